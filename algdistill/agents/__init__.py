@@ -1,0 +1,6 @@
+"""Agents that act in many tasks at once."""
+
+from algdistill.agents.base import Agent, RandomAgent
+from algdistill.agents.in_context_agent import InContextAgent
+
+__all__ = ["Agent", "InContextAgent", "RandomAgent"]

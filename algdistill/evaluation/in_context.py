@@ -1,0 +1,71 @@
+"""Let an agent act for many episodes in tasks it never saw, and keep every return.
+
+Axis letters: ``N`` tasks, ``E`` in-context episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from algdistill.agents.base import Agent
+from algdistill.tasks import BatchedTasks, TaskSpace
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Returns of every in-context episode of every task.
+
+    Attributes:
+        returns: Sums of the rewards that the agent saw.
+        env_returns: Sums of the ground truth.
+    """
+
+    returns: Float[np.ndarray, "N E"]
+    env_returns: Float[np.ndarray, "N E"]
+
+
+def evaluate_in_context(
+    agent: Agent, tasks: BatchedTasks, *, num_episodes: int, generator: torch.Generator
+) -> EvaluationResult:
+    """Reset the agent once, then act for ``num_episodes`` episodes in every task.
+
+    Episodes are taken to last ``tasks.episode_length`` steps in every task, so that returns of
+    one episode can be compared over tasks.
+
+    Args:
+        agent: Forgets all it knew, and then only what its context cannot hold.
+        tasks: Tasks to act in.
+        num_episodes: Episodes in a row.
+        generator: Draws the agent's actions.
+
+    Raises:
+        ValueError: If the agent is made for other spaces, or ``num_episodes < 1``.
+        RuntimeError: If an episode ends before its time.
+    """
+    if agent.space != TaskSpace.of(tasks):
+        raise ValueError(f"got an agent for {agent.space}, expected one for {TaskSpace.of(tasks)}")
+    if num_episodes < 1:
+        raise ValueError(f"got num_episodes={num_episodes}, expected at least 1")
+    shape = (num_episodes, tasks.num_tasks)
+    returns, env_returns = torch.zeros(2, *shape, device=tasks.device)
+    agent.reset(tasks.num_tasks, generator)
+    obs = tasks.reset()
+    for episode in range(num_episodes):
+        for step in range(tasks.episode_length):
+            actions = agent.act(obs)
+            result = tasks.step(actions)
+            ended = result.terminated | result.truncated
+            if not torch.equal(ended, torch.full_like(ended, step == tasks.episode_length - 1)):
+                raise RuntimeError(
+                    f"got {int(ended.sum())} of {tasks.num_tasks} episodes ending at step "
+                    f"{step + 1}, expected all to end at step {tasks.episode_length} only"
+                )
+            agent.observe(actions, result.reward, ended)
+            returns[episode] += result.reward
+            env_returns[episode] += result.env_reward
+            obs = result.obs
+    return EvaluationResult(returns.T.cpu().numpy(), env_returns.T.cpu().numpy())

@@ -1,0 +1,113 @@
+"""What the experiments share about the Playroom: its frames with captions, and its goals."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmreward import Goal
+from vlmreward.pretraining import CaptionedFrames
+from vlmreward_envs.playroom import (
+    Action,
+    Family,
+    PlayroomConfig,
+    PlayroomRenderer,
+    PlayroomState,
+    all_goals,
+    describe,
+    reset_rooms,
+    step_rooms,
+)
+from vlmreward_envs.playroom.language import HOLDING_NOTHING, NEXT_TO_NOTHING, OBJECT_NAMES
+
+# No training sentence names these: each colour once, each shape once.
+HELD_OUT_NAMES = ("red key", "green star", "blue cup", "yellow ball", "purple box", "white cone")
+HELD_OUT_KINDS = tuple(OBJECT_NAMES.index(name) for name in HELD_OUT_NAMES)
+
+_NULL_SENTENCE = {Family.FIND: NEXT_TO_NOTHING, Family.LIFT: HOLDING_NOTHING}
+_NUM_PUT_NEGATIVES = 63
+_BESIDE = torch.tensor([(1, 0), (-1, 0), (0, 1), (0, -1)])
+
+
+def draw_states(
+    config: PlayroomConfig,
+    num_rooms: int,
+    rng: np.random.Generator,
+    required_kinds: Tensor | None = None,
+) -> PlayroomState:
+    """Draw rooms in which something happens.
+
+    Half of the persons are moved beside a random object if the cell is free, two in five then
+    pick it up, and everybody takes three random steps.
+    """
+    seeds = torch.from_numpy(rng.integers(2**62, size=num_rooms))
+    state = reset_rooms(config, seeds, torch.zeros_like(seeds), required_kinds)
+    rows = torch.arange(num_rooms)
+    chosen = state.object_cell[
+        rows, torch.from_numpy(rng.integers(config.num_objects, size=num_rooms))
+    ]
+    target = chosen + _BESIDE[torch.from_numpy(rng.integers(4, size=num_rooms))]
+    inside = ((target >= 0) & (target < config.grid_size)).all(dim=1)
+    free = ~(state.object_cell == target[:, None]).all(dim=2).any(dim=1)
+    moves = inside & free & torch.from_numpy(rng.random(num_rooms) < 0.5)
+    state = replace(state, position=torch.where(moves[:, None], target, state.position))
+    lifts = torch.from_numpy(rng.random(num_rooms) < 0.4)
+    actions = torch.where(lifts, int(Action.PICK_UP), int(Action.STAY))
+    state = step_rooms(config, state, actions)
+    for _ in range(3):
+        state = step_rooms(config, state, torch.from_numpy(rng.integers(7, size=num_rooms)))
+    return state
+
+
+class PlayroomCaptions:
+    """Draws captioned Playroom frames for pretraining; never names the held-out kinds."""
+
+    def __init__(self, num_objects: Sequence[int] = (3, 4, 5, 6)) -> None:
+        configs = [PlayroomConfig(num_objects=count) for count in num_objects]
+        self._rooms = [(config, PlayroomRenderer(config)) for config in configs]
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> CaptionedFrames:
+        """Draw a batch; see :class:`vlmreward.pretraining.CaptionSource`."""
+        config, renderer = self._rooms[rng.integers(len(self._rooms))]
+        state = draw_states(config, num_frames, rng)
+        descriptions = describe(config, state, HELD_OUT_KINDS)
+        return CaptionedFrames(
+            renderer(state),
+            [description.true for description in descriptions],
+            [description.near_misses for description in descriptions],
+        )
+
+
+def family_goals(family: Family, rng: np.random.Generator) -> tuple[Goal, ...]:
+    """Return goals of a family with their fixed negatives (Baumli et al. 2023).
+
+    FIND and LIFT: every sentence of the family against all the others and the one that says
+    "nothing". PUT: 36 random pairs, each against 63 others drawn uniformly.
+    """
+    sentences = [goal.sentence for goal in all_goals(family)]
+    if family is Family.PUT:
+        chosen = rng.permutation(len(sentences))
+        return tuple(
+            Goal(
+                sentences[index],
+                negative_prompts=[
+                    sentences[other]
+                    for other in rng.permutation(len(sentences))
+                    if other != index and not _is_mirrored(sentences[index], sentences[other])
+                ][:_NUM_PUT_NEGATIVES],
+            )
+            for index in chosen[:36]
+        )
+    vocabulary = [*sentences, _NULL_SENTENCE[family]]
+    return tuple(
+        Goal(sentence, negative_prompts=[other for other in vocabulary if other != sentence])
+        for sentence in sentences
+    )
+
+
+def _is_mirrored(sentence: str, other: str) -> bool:
+    """Tell whether two PUT sentences say the same with the objects exchanged."""
+    first, second = sentence.removeprefix("the ").split(" is next to the ")
+    return other == f"the {second} is next to the {first}"

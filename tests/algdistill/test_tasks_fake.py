@@ -1,0 +1,128 @@
+from collections import deque
+
+import pytest
+import torch
+
+from algdistill.tasks import BatchedTasks, TaskSpace, flat_observation
+from algdistill.tasks_fake import MOVES, GridTasks, dark_room_tasks, hidden_object_tasks
+
+
+def shortest_way(solid, start, goals, size):
+    """Breadth-first search, written independently of the tasks."""
+    distance = {start: 0}
+    queue = deque([start])
+    while queue:
+        cell = queue.popleft()
+        if cell in goals:
+            return distance[cell]
+        for dx, dy in MOVES:
+            x, y = cell % size + dx, cell // size + dy
+            inside = 0 <= x < size and 0 <= y < size
+            if inside and not solid[y * size + x] and y * size + x not in distance:
+                distance[y * size + x] = distance[cell] + 1
+                queue.append(y * size + x)
+    raise AssertionError("the goals cannot be reached")
+
+
+def test_fake_is_a_batch_of_tasks():
+    tasks = dark_room_tasks()
+    assert isinstance(tasks, BatchedTasks)
+    assert TaskSpace.of(tasks) == TaskSpace((9, 9), 5)
+
+
+def test_dark_room_optimum_is_the_analytic_one():
+    expected = [min(20, 21 - abs(goal % 9 - 4) - abs(goal // 9 - 4)) for goal in range(81)]
+    assert dark_room_tasks().optimal_returns().tolist() == expected
+    assert sum(expected) / 81 == pytest.approx(16.543, abs=1e-3)
+
+
+def test_behaviour_that_does_not_adapt_earns_exactly_its_share_of_the_dark_room():
+    tasks = dark_room_tasks()
+    tasks.reset()
+    generator = torch.Generator().manual_seed(0)
+    earned = 0.0
+    for _ in range(20):
+        action = torch.randint(5, (1,), generator=generator)
+        earned += tasks.step(action.expand(81)).env_reward.sum().item()
+    assert earned / 81 == pytest.approx(20 / 81)
+
+
+def test_episode_end_resets_within_the_step():
+    tasks = dark_room_tasks(size=3, episode_length=2)
+    assert tasks.reset().tolist() == [[1, 1]] * 9
+    right = torch.full((9,), 2)
+    first = tasks.step(right)
+    assert first.obs.tolist() == [[2, 1]] * 9
+    assert not first.truncated.any()
+    second = tasks.step(torch.full((9,), 4))
+    assert second.next_obs.tolist() == [[2, 2]] * 9
+    assert second.obs.tolist() == [[1, 1]] * 9
+    assert second.truncated.all()
+    assert not second.terminated.any()
+    assert second.reward.tolist() == [0.0] * 8 + [1.0]
+    assert tasks.step(right).obs.tolist() == [[2, 1]] * 9
+
+
+def test_walls_and_solid_cells_stop_the_agent():
+    solid = torch.zeros(1, 9, dtype=torch.bool)
+    solid[0, 5] = True
+    tasks = GridTasks(torch.zeros(1, 9), solid)
+    tasks.reset()
+    assert tasks.step(torch.tensor([2])).obs.tolist() == [[1, 1]]
+    assert tasks.step(torch.tensor([1])).obs.tolist() == [[0, 1]]
+    assert tasks.step(torch.tensor([1])).obs.tolist() == [[0, 1]]
+
+
+def test_hidden_objects_pay_beside_the_target_and_the_optimum_is_the_shortest_way():
+    generator = torch.Generator().manual_seed(0)
+    targets = [0, 6, 10, 38]
+    tasks = hidden_object_tasks(50, generator, target_cells=targets)
+    optimum = tasks.optimal_returns()
+    for task in range(50):
+        solid, paid = tasks.solid[task].tolist(), tasks.env_cell_rewards[task].bool().tolist()
+        assert sum(solid) == 4
+        assert not solid[24]
+        goals = {cell for cell in range(49) if paid[cell]}
+        beside = [
+            {cell for cell in range(49)
+             if abs(cell % 7 - t % 7) + abs(cell // 7 - t // 7) == 1 and not solid[cell]}
+            for t in targets if solid[t]
+        ]  # fmt: skip
+        assert goals in beside
+        distance = shortest_way(solid, 24, goals, 7)
+        assert optimum[task].item() == (20 if distance == 0 else 21 - distance)
+
+
+def test_false_rewards_are_seen_but_are_not_the_truth():
+    generator = torch.Generator().manual_seed(0)
+    tasks = hidden_object_tasks(400, generator, target_cells=[0], false_reward_rate=0.1)
+    mistaken = tasks.cell_rewards.bool() & ~tasks.env_cell_rewards.bool()
+    assert mistaken.float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert (tasks.cell_rewards >= tasks.env_cell_rewards).all()
+
+
+def test_observations_are_numbered_without_collisions():
+    obs = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+    assert flat_observation(obs, (3, 4)).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cell_rewards": torch.zeros(1, 16)}, "got 16 cells"),
+        ({"cell_rewards": torch.zeros(1, 9), "episode_length": 0}, "episode_length=0"),
+        (
+            {"cell_rewards": torch.zeros(1, 9), "solid": torch.ones(1, 9, dtype=torch.bool)},
+            "free centre",
+        ),
+    ],
+)
+def test_bad_tables_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GridTasks(**arguments)
+
+
+@pytest.mark.parametrize(("sizes", "actions"), [((), 5), ((0, 3), 5), ((3,), 1)])
+def test_bad_spaces_are_refused(sizes, actions):
+    with pytest.raises(ValueError, match="expected"):
+        TaskSpace(sizes, actions)

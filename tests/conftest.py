@@ -1,0 +1,14 @@
+"""What holds for every test: one thread, and the same global seeds."""
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed_global_generators() -> None:
+    # Libraries under test must not draw from these; third-party ones (SB3, timm) do.
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)

@@ -1,0 +1,19 @@
+import doctest
+import importlib
+
+import pytest
+
+MODULES = [
+    "vlmreward.goals",
+    "vlmreward.encoders.fake",
+    "vlmreward.heads.softmax",
+    "vlmreward.reward_model",
+    "vlmreward.wrappers.gymnasium",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0

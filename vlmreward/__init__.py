@@ -1,0 +1,31 @@
+"""Say a goal in words, get a reward from pixels."""
+
+from vlmreward.encoders import (
+    CheckpointError,
+    FakeEncoder,
+    ImageTextEncoder,
+    MissingModalityError,
+    OpenCLIPEncoder,
+    load_encoder,
+    save_encoder,
+)
+from vlmreward.frames import FrameError
+from vlmreward.goals import Goal, goals_from_prompts
+from vlmreward.heads import SoftmaxHead
+from vlmreward.reward_model import RewardModel, Scores
+
+__all__ = [
+    "CheckpointError",
+    "FakeEncoder",
+    "FrameError",
+    "Goal",
+    "ImageTextEncoder",
+    "MissingModalityError",
+    "OpenCLIPEncoder",
+    "RewardModel",
+    "Scores",
+    "SoftmaxHead",
+    "goals_from_prompts",
+    "load_encoder",
+    "save_encoder",
+]

@@ -1,0 +1,106 @@
+"""What an encoder is, whatever model is behind it.
+
+Axes: `B` batch, `N` texts, `D` width of the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+
+from vlmreward.heads import SoftmaxHead
+
+
+class MissingModalityError(ValueError):
+    """An observation lacks a modality that the encoder reads."""
+
+
+@runtime_checkable
+class ImageTextEncoder(Protocol):
+    """Puts observations and texts into one space, where a cosine says how well they agree.
+
+    An observation is a mapping of modalities, batched: `pixels` holds frames `[B, H, W, 3]`, uint8,
+    of any one size. An encoder reads the entries named in `modalities` and ignores the others. It
+    brings its own preprocessing and its own tokenizer.
+
+    An embedding depends on its own row alone: however a batch is split, the results agree to
+    1e-5. An encoder computes no gradients.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the encoder is called in records of a run."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The observation keys that `encode_obs` reads."""
+
+    @property
+    def embed_dim(self) -> int:
+        """The width of its embeddings."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its embeddings are."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplied cosines with in training: 1 / temperature."""
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens of a text it reads; it warns when a text is longer."""
+
+    @property
+    def calibrated_head(self) -> SoftmaxHead | None:
+        """The temperature and threshold measured for this encoder, None where nobody has."""
+
+    def encode_obs(self, obs: Mapping[str, Any]) -> Float[torch.Tensor, "B D"]:
+        """Embeds a batch of observations, each row of unit length.
+
+        Raises:
+            MissingModalityError: If the observation lacks a modality that the encoder reads.
+            FrameError: If `pixels` are not frames, or if the batch is empty.
+        """
+
+    def encode_text(self, texts: Sequence[str]) -> Float[torch.Tensor, "N D"]:
+        """Embeds texts, each row of unit length.
+
+        Raises:
+            ValueError: If there is no text, or if one is empty or blank.
+        """
+
+
+def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> None:
+    """Refuses an observation that lacks what an encoder reads.
+
+    Raises:
+        MissingModalityError: If a modality is missing.
+    """
+    missing = [modality for modality in encoder.modalities if modality not in obs]
+    if missing:
+        raise MissingModalityError(
+            f"encoder {encoder.name!r} reads {list(encoder.modalities)}, got an observation with "
+            f"{sorted(obs)}: add {missing}. For 'pixels', wrap the environment in "
+            "gymnasium.wrappers.AddRenderObservation(env, render_only=False)"
+        )
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Returns texts as a list, or says why they cannot be embedded.
+
+    Raises:
+        TypeError: If a single string came in place of a sequence of them.
+        ValueError: If there is none, or if one is empty or blank.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"expected a sequence of texts, got the string {texts!r}: pass [text]")
+    if not texts:
+        raise ValueError("expected at least one text, got none")
+    for text in texts:
+        if not text.strip():
+            raise ValueError(f"expected texts with words in them, got {text!r}")
+    return list(texts)

@@ -1,0 +1,201 @@
+"""Encoders by name: shipped with the package, saved by you, or known to open_clip."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+
+from vlmreward.encoders.open_clip import (
+    CheckpointError,
+    OpenCLIPEncoder,
+    build_model,
+    build_tokenizer,
+    load_weights,
+)
+from vlmreward.heads import SoftmaxHead
+
+FORMAT = 1
+_ASSETS = Path(__file__).parents[1] / "assets"
+_HUB = "hf-hub:"
+_RANDOM = "random"
+
+
+def shipped_encoders() -> list[str]:
+    """Names the encoders whose weights are part of this package."""
+    return sorted(path.stem for path in _ASSETS.glob("*.json"))
+
+
+def load_encoder(
+    name: str = "playroom",
+    *,
+    pretrained: str | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 256,
+) -> OpenCLIPEncoder:
+    """Loads an encoder.
+
+    Args:
+        name: One of these: a shipped encoder; the path of an encoder written by `save_encoder`
+            (its `.json` file); `hf-hub:organisation/model`; an open_clip architecture, such as
+            `ViT-B-32`, with `pretrained` or `checkpoint`.
+        pretrained: open_clip's tag of the weights for this architecture, downloaded on first use,
+            or `random` for random weights (for timing and for tests).
+        checkpoint: A local file of weights for this architecture: safetensors, or a torch file
+            that holds nothing but tensors.
+        device: A CUDA device if there is one, else the CPU, if None.
+        batch_size: How many frames go through the model at once, at most.
+
+    Raises:
+        ValueError: If the name or the tag is unknown (the message suggests the nearest), or if an
+            architecture comes without weights or with two kinds of them.
+        CheckpointError: If the weights cannot be read or belong to another model.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    is_saved = name in shipped_encoders() or name.endswith(".json")
+    if is_saved or name.startswith(_HUB):
+        if pretrained is not None or checkpoint is not None:
+            raise ValueError(
+                f"{name!r} brings its own weights: leave out `pretrained` and `checkpoint`, which "
+                "belong to open_clip architectures"
+            )
+        if is_saved:
+            return _load_saved(name, device, batch_size)
+        model: Any = open_clip.create_model(name, device=device, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(name)
+        return OpenCLIPEncoder(model, tokenizer, name=name, batch_size=batch_size)
+
+    model_cfg = open_clip.get_model_config(name)
+    if model_cfg is None:
+        known = shipped_encoders() + open_clip.list_models()
+        raise ValueError(f"unknown encoder {name!r}.{_suggest(name, known)}")
+    if (pretrained is None) == (checkpoint is None):
+        given = "neither" if pretrained is None else "both"
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise ValueError(
+            f"expected either `pretrained` or `checkpoint` for architecture {name!r}, got {given}: "
+            f"its tags are {tags}, and {_RANDOM!r} gives random weights"
+        )
+    if checkpoint is not None:
+        model = build_model(model_cfg)
+        load_weights(model, checkpoint)
+        full_name = f"{name}/{Path(checkpoint).name}"
+    else:
+        assert pretrained is not None
+        model = _create_pretrained(name, pretrained, model_cfg)
+        full_name = f"{name}/{pretrained}"
+    tokenizer = open_clip.get_tokenizer(name)
+    return OpenCLIPEncoder(model.to(device), tokenizer, name=full_name, batch_size=batch_size)
+
+
+def save_encoder(
+    model: torch.nn.Module,
+    model_cfg: Mapping[str, Any],
+    path: str | Path,
+    *,
+    head: SoftmaxHead | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes an open_clip model as two files that `load_encoder` reads back.
+
+    Weight matrices are stored in half precision, everything of fewer dimensions in full: half the
+    size, and cosines that differ by about a thousandth. Each file appears whole or not at all.
+
+    Args:
+        model: The trained model.
+        model_cfg: The configuration that it was built from; see `build_model`.
+        path: Where to write, such as `runs/clip/encoder`: `.json` and `.safetensors` are added.
+        head: Temperature and threshold measured for it.
+        training: How it was made (command, seed, metrics), as JSON types.
+
+    Returns:
+        The path of the `.json` file, to give to `load_encoder`.
+    """
+    path = Path(path)
+    if path.suffix in (".json", ".safetensors"):
+        path = path.with_suffix("")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = {
+        "format": FORMAT,
+        "model_cfg": dict(model_cfg),
+        "preprocess_cfg": dict(model.visual.preprocess_cfg),  # type: ignore[union-attr, arg-type]
+        "temperature": head.temperature if head else None,
+        "threshold": head.threshold if head else None,
+        "training": dict(training or {}),
+    }
+    text = json.dumps(card, indent=2)
+    state = {key: _compact(value) for key, value in model.state_dict().items()}
+    _replace(_add(path, ".safetensors"), lambda part: save_file(state, part))
+    _replace(_add(path, ".json"), lambda part: part.write_text(text + "\n"))
+    return _add(path, ".json")
+
+
+def _load_saved(name: str, device: torch.device, batch_size: int) -> OpenCLIPEncoder:
+    path = _ASSETS / f"{name}.json" if name in shipped_encoders() else Path(name)
+    if not path.is_file():
+        raise CheckpointError(f"expected an encoder saved by save_encoder, found none at {path}")
+    try:
+        card = json.loads(path.read_text())
+        model_cfg, preprocess_cfg = card["model_cfg"], card["preprocess_cfg"]
+        saved_format = card["format"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no encoder saved by save_encoder ({type(error).__name__}: {error})"
+        ) from error
+    if saved_format != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {saved_format}, this version reads {FORMAT}: update vlmreward"
+        )
+    model = build_model(model_cfg, preprocess_cfg=preprocess_cfg)
+    load_weights(model, path.with_suffix(".safetensors"))
+    head = None
+    if card["threshold"] is not None:
+        head = SoftmaxHead(temperature=card["temperature"], threshold=card["threshold"])
+    return OpenCLIPEncoder(
+        model.to(device),
+        build_tokenizer(model_cfg),
+        name=path.stem,
+        batch_size=batch_size,
+        calibrated_head=head,
+        training=card["training"],
+    )
+
+
+def _create_pretrained(name: str, pretrained: str, model_cfg: Mapping[str, Any]) -> Any:
+    if pretrained == _RANDOM:
+        return build_model(model_cfg)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        raise ValueError(
+            f"unknown weights {pretrained!r} for architecture {name!r}."
+            f"{_suggest(pretrained, tags)} Known are {tags}"
+        )
+    return open_clip.create_model(name, pretrained, require_pretrained=True)
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim >= 2 else tensor
+
+
+def _add(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    part = _add(path, ".part")
+    write(part)
+    os.replace(part, path)

@@ -1,0 +1,8 @@
+"""Wrappers: an environment goes in, the same environment paying VLM reward comes out.
+
+The wrapper for Stable-Baselines3 is in `vlmreward.wrappers.sb3`, which needs that library.
+"""
+
+from vlmreward.wrappers.gymnasium import VLMReward
+
+__all__ = ["VLMReward"]
