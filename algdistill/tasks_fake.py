@@ -140,12 +140,20 @@ def hidden_object_tasks(
     The target's cell is drawn from ``target_cells``; the other objects lie anywhere but on the
     start. Each unpaid cell pays by mistake with probability ``false_reward_rate``: the learner
     sees it, the ground truth does not. Rooms whose target cannot be reached are drawn again.
+
+    Raises:
+        ValueError: If a target cell is the start or outside the grid.
     """
+    start = size**2 // 2
+    if any(cell == start or not 0 <= cell < size**2 for cell in target_cells):
+        raise ValueError(
+            f"got target_cells={list(target_cells)}, expected cells 0 to {size**2 - 1} without "
+            f"the start, {start}"
+        )
     side = torch.arange(size**2)
     distance = (side[:, None] % size - side % size).abs() + (
         side[:, None] // size - side // size
     ).abs()
-    start = size**2 // 2
     solid, paid = torch.empty(2, 0, size**2, dtype=torch.bool)
     while len(paid) < num_tasks:
         candidates = torch.as_tensor(target_cells)

@@ -1,13 +1,15 @@
 """What the experiments share about the Playroom: its frames with captions, and its goals."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vlmreward import Goal
+from vlmreward import Goal, ImageTextEncoder, RewardModel, SoftmaxHead
 from vlmreward.pretraining import CaptionedFrames
 from vlmreward_envs.playroom import (
     Action,
@@ -17,14 +19,23 @@ from vlmreward_envs.playroom import (
     PlayroomState,
     all_goals,
     describe,
+    goal_reached,
+    parse_goal,
     reset_rooms,
     step_rooms,
 )
-from vlmreward_envs.playroom.language import HOLDING_NOTHING, NEXT_TO_NOTHING, OBJECT_NAMES
+from vlmreward_envs.playroom.dynamics import goal_tensor
+from vlmreward_envs.playroom.language import (
+    HOLDING_NOTHING,
+    NEXT_TO_NOTHING,
+    NUM_OBJECT_KINDS,
+    OBJECT_NAMES,
+)
 
 # No training sentence names these: each colour once, each shape once.
 HELD_OUT_NAMES = ("red key", "green star", "blue cup", "yellow ball", "purple box", "white cone")
 HELD_OUT_KINDS = tuple(OBJECT_NAMES.index(name) for name in HELD_OUT_NAMES)
+NAMED_KINDS = tuple(k for k in range(NUM_OBJECT_KINDS) if k not in HELD_OUT_KINDS)
 
 _NULL_SENTENCE = {Family.FIND: NEXT_TO_NOTHING, Family.LIFT: HOLDING_NOTHING}
 _NUM_PUT_NEGATIVES = 63
@@ -62,7 +73,11 @@ def draw_states(
 
 
 class PlayroomCaptions:
-    """Draws captioned Playroom frames for pretraining; never names the held-out kinds."""
+    """Draws captioned Playroom frames for pretraining, without the held-out kinds.
+
+    No sentence names them, and no frame shows them: a frame that shows an object whose sentence is
+    missing would teach that everything like it is false.
+    """
 
     def __init__(self, num_objects: Sequence[int] = (3, 4, 5, 6)) -> None:
         configs = [PlayroomConfig(num_objects=count) for count in num_objects]
@@ -71,7 +86,9 @@ class PlayroomCaptions:
     def __call__(self, num_frames: int, rng: np.random.Generator) -> CaptionedFrames:
         """Draw a batch; see :class:`vlmreward.pretraining.CaptionSource`."""
         config, renderer = self._rooms[rng.integers(len(self._rooms))]
-        state = draw_states(config, num_frames, rng)
+        order = rng.random((num_frames, len(NAMED_KINDS))).argsort(axis=1)
+        kinds = np.array(NAMED_KINDS)[order[:, : config.num_objects]]
+        state = draw_states(config, num_frames, rng, torch.from_numpy(kinds))
         descriptions = describe(config, state, HELD_OUT_KINDS)
         return CaptionedFrames(
             renderer(state),
@@ -105,6 +122,61 @@ def family_goals(family: Family, rng: np.random.Generator) -> tuple[Goal, ...]:
         Goal(sentence, negative_prompts=[other for other in vocabulary if other != sentence])
         for sentence in sentences
     )
+
+
+@dataclass(frozen=True)
+class LabelledScores:
+    """Fresh frames scored against goals, with the ground truth; one row per (frame, goal).
+
+    Attributes:
+        labels: Is the goal true?
+        scores: Its probability.
+        goal_index: Which goal, numbered over all families.
+        family: ``"find"``, ``"lift"`` or ``"put"``.
+        is_held_out: Does the goal name an object that no training sentence named?
+    """
+
+    labels: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    goal_index: NDArray[np.int64]
+    family: NDArray[np.str_]
+    is_held_out: NDArray[np.bool_]
+
+    @property
+    def families(self) -> list[str]:
+        """The names of the families."""
+        return [family.name.lower() for family in Family]
+
+
+def labelled_scores(
+    encoder: ImageTextEncoder,
+    temperature: float,
+    rng: np.random.Generator,
+    frames_per_goal: int = 256,
+) -> LabelledScores:
+    """Score fresh rooms against 36 goals of each family; each room contains its goal's objects."""
+    config = PlayroomConfig()
+    renderer = PlayroomRenderer(config)
+    columns: dict[str, list[Any]] = {f.name: [] for f in fields(LabelledScores)}
+    num_goals = 0
+    for family in Family:
+        goals = family_goals(family, rng)
+        # Only probabilities are used here, so the threshold does not matter.
+        reward_model = RewardModel(encoder, goals, SoftmaxHead(temperature, threshold=0.5))
+        for index, goal in enumerate(goals):
+            parsed = parse_goal(goal.prompts[0])
+            required = torch.tensor([parsed.kinds]).repeat(frames_per_goal, 1)
+            state = draw_states(config, frames_per_goal, rng, required)
+            rows = goal_tensor([parsed], torch.device("cpu")).repeat(frames_per_goal, 1)
+            scores = reward_model.score(renderer(state), index)
+            columns["labels"].append(goal_reached(state, rows).numpy())
+            columns["scores"].append(scores.probability.cpu().numpy().astype(np.float64))
+            columns["goal_index"].append(np.full(frames_per_goal, num_goals))
+            columns["family"].append(np.full(frames_per_goal, family.name.lower()))
+            named = set(parsed.kinds) & set(HELD_OUT_KINDS)
+            columns["is_held_out"].append(np.full(frames_per_goal, bool(named)))
+            num_goals += 1
+    return LabelledScores(**{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _is_mirrored(sentence: str, other: str) -> bool:

@@ -107,9 +107,9 @@ class WindowSampler:
         choice = (draws[1] * self._counts[history]).astype(np.int64)
         starts = self._starts[self._first_choice[history] + choice]
         starts = np.where(draws[2] < self.start_fraction, self._firsts[history], starts)
-        return self.windows(starts)
+        return self._windows(starts)
 
-    def windows(self, starts: Int[np.ndarray, " B"]) -> WindowBatch:
+    def _windows(self, starts: Int[np.ndarray, " B"]) -> WindowBatch:
         """The windows that start at given rows of the histories laid end to end."""
         rows = starts[:, None] + np.arange(self.window_length)
         previous = np.maximum(rows - 1, 0)

@@ -23,14 +23,15 @@ class TimestepEncoder(nn.Module):
     Args:
         space: Observation and action spaces of the tasks.
         embed_dim: Width ``D`` of a token.
+        generator: Draws the initial embeddings.
     """
 
-    def __init__(self, space: TaskSpace, embed_dim: int) -> None:
+    def __init__(self, space: TaskSpace, embed_dim: int, generator: torch.Generator) -> None:
         super().__init__()
         # One table for all discrete parts: observation values, actions, "none", episode start.
         sizes = [*space.observation_sizes, space.num_actions + 1, 2]
-        self.table = nn.Parameter(torch.randn(sum(sizes), embed_dim) * 0.02)
-        self.reward = nn.Parameter(torch.randn(embed_dim) * 0.02)
+        self.table = nn.Parameter(0.02 * torch.randn(sum(sizes), embed_dim, generator=generator))
+        self.reward = nn.Parameter(0.02 * torch.randn(embed_dim, generator=generator))
         offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)
         self.offsets: Tensor

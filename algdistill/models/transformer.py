@@ -144,7 +144,7 @@ class ADTransformer(nn.Module):
     def __init__(self, config: ADTransformerConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.encoder = TimestepEncoder(config.space, config.embed_dim)
+        self.encoder = TimestepEncoder(config.space, config.embed_dim, generator)
         self.positions = nn.Parameter(torch.empty(config.context_length, config.embed_dim))
         self.mask_token = nn.Parameter(torch.empty(config.embed_dim))
         self.blocks = nn.ModuleList(_Block(config, layer) for layer in range(config.num_layers))
@@ -155,7 +155,7 @@ class ADTransformer(nn.Module):
     def _initialise(self, generator: torch.Generator) -> None:
         """Small normal weights; the layers that write to the residual stream start smaller."""
         for name, parameter in self.named_parameters():
-            if "norm" in name:
+            if "norm" in name or name.startswith("encoder."):
                 continue
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -50,7 +51,6 @@ def test_subsampling_keeps_whole_episodes(make_history, ends, interval):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("actions", np.zeros(59, np.uint8), "got actions of shape"),
         ("actions", np.full(60, 3, np.uint8), "got actions from 3 to 3"),
         ("observations", np.zeros((60, 3), np.uint8), r"expected \(T, 2\)"),
         ("observations", np.full((60, 2), -1), "got observations from -1"),
@@ -62,6 +62,15 @@ def test_subsampling_keeps_whole_episodes(make_history, ends, interval):
 def test_bad_fields_are_refused(make_history, field, value, message):
     with pytest.raises(ValueError, match=message):
         replace(make_history(), **{field: value})
+
+
+def test_lengths_must_agree_where_shapes_are_not_checked_at_run_time(make_history):
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=r"got actions of shape \(59,\), expected \(60,\)"):
+            replace(make_history(), actions=np.zeros(59, np.uint8))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_empty_history_is_refused(make_history):

@@ -122,6 +122,12 @@ def test_bad_tables_are_refused(arguments, message):
         GridTasks(**arguments)
 
 
+@pytest.mark.parametrize("cell", [24, 49, -1])
+def test_targets_that_cannot_be_are_refused(cell):
+    with pytest.raises(ValueError, match="without the start, 24"):
+        hidden_object_tasks(1, torch.Generator(), target_cells=[0, cell])
+
+
 @pytest.mark.parametrize(("sizes", "actions"), [((), 5), ((0, 3), 5), ((3,), 1)])
 def test_bad_spaces_are_refused(sizes, actions):
     with pytest.raises(ValueError, match="expected"):

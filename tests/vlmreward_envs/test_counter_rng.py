@@ -1,4 +1,5 @@
 import torch
+
 from vlmreward_envs import counter_rng
 
 

@@ -3,9 +3,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import vlmreward_envs
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+
+import vlmreward_envs
 from vlmreward_envs.playroom import Action, PlayroomConfig, PlayroomEnv, PlayroomVectorEnv
 
 gym.register_envs(vlmreward_envs)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from vlmreward_envs.playroom import (
     Action,
     PlayroomConfig,

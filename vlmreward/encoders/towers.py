@@ -73,6 +73,7 @@ def _conv(
 
 @register_model
 def patch_convnet(
+    *,
     pretrained: bool = False,
     pretrained_cfg: object = None,
     pretrained_cfg_overlay: object = None,

@@ -5,7 +5,7 @@ Axis letters: ``B`` frames, ``N`` distinct texts, ``H W`` pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ class CaptionedFrames:
                 )
 
 
+@runtime_checkable
 class CaptionSource(Protocol):
     """Draws captioned frames: an environment with a captioner, or a labelled data set."""
 

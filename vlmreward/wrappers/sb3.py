@@ -103,10 +103,11 @@ class VecVLMReward(VecEnvWrapper):
         venv_obs, env_rewards, venv_dones, venv_infos = self.venv.step_wait()
         obs, dones = _as_dict(venv_obs), np.array(venv_dones, dtype=bool)
         infos = [dict(info) for info in venv_infos]
-        self.reset_infos = list(self.venv.reset_infos)
 
         # Where an episode has ended, `obs` is of the next one already.
         ended = _where(dones)
+        for index in ended:
+            self.reset_infos[index] = self.venv.reset_infos[index]
         led_to = _replace_rows(obs, ended, [infos[i]["terminal_observation"] for i in ended])
         shown = self.observe == "embedding"
         embedding = self._encode(_concatenate(led_to, _rows(obs, ended)) if shown else led_to)
@@ -126,7 +127,7 @@ class VecVLMReward(VecEnvWrapper):
             infos[index]["env_reward"] = float(env_rewards[index])
             infos[index]["vlm_probability"] = probability
         self._count(rewards, env_rewards, dones, infos)
-        if shown:
+        if shown:  # the terminal embedding in infos, the next episode's first in `obs`
             rows = embedding.cpu().numpy()
             for index in _where(dones):
                 terminal = infos[index]["terminal_observation"]

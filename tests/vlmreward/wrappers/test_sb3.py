@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import (
 
 from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead
 from vlmreward.wrappers.sb3 import VectorEnvAdapter, VecVLMReward, VLMRewardCallback
+from vlmreward_envs.playroom import PlayroomEnv, PlayroomVectorEnv
 
 ENDS_ITSELF, RED = 2, 1
 
@@ -53,6 +54,7 @@ def check_against_single_envs(venv, env_class, reward_model, goals, actions, *, 
     obs = venv.reset()
     for index, env in enumerate(envs):
         same({key: obs[key][index] for key in obs}, shown(env.reset()[0]))
+    reset_infos = list(venv.reset_infos)
     returns, env_returns, lengths = np.zeros((3, venv.num_envs))
     for row in actions:
         obs, rewards, dones, infos = venv.step(row)
@@ -77,11 +79,12 @@ def check_against_single_envs(venv, env_class, reward_model, goals, actions, *, 
                 assert info["env_episode_return"] == env_returns[index]
                 returns[index] = env_returns[index] = lengths[index] = 0
                 led_to, reset_info = env.reset()
-                assert venv.reset_infos[index] == reset_info
+                reset_infos[index] = reset_info
             else:
                 assert "terminal_observation" not in info
                 assert "episode" not in info
             same({key: obs[key][index] for key in obs}, shown(led_to))
+        assert venv.reset_infos == reset_infos
 
 
 @pytest.mark.parametrize("kind", ["dummy", "adapter"])
@@ -187,6 +190,39 @@ def test_seeds_reach_the_environments():
             np.testing.assert_array_equal(got, expected)
     # A seed counts for one reset.
     assert not np.array_equal(first, adapter.reset())
+
+
+def test_a_native_vector_environment_pays_as_a_loop_of_environments_does():
+    num_envs, sentence = 4, "the person is next to the blue key"
+    kwargs = {"max_episode_steps": 6, "frame_size": 32}
+    native = PlayroomVectorEnv(num_envs, sentence, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
+    loop = DummyVecEnv([functools.partial(PlayroomEnv, sentence, **kwargs)] * num_envs)
+    # Dark rooms pay at once, light ones never.
+    goal = Goal("a black room", negative_prompts=["a white room"])
+    reward_model = RewardModel(FakeEncoder(), goal, SoftmaxHead(0.02, threshold=0.5))
+    venvs = [
+        VecVLMReward(venv, reward_model, observe="embedding")
+        for venv in (VectorEnvAdapter(native), loop)
+    ]
+    for venv in venvs:
+        venv.seed(5)
+    observations = [venv.reset() for venv in venvs]
+    paid = cut_off = 0
+    for row in np.random.default_rng(0).integers(0, 7, (40, num_envs)):
+        for key in ("embedding", "position"):
+            np.testing.assert_array_equal(observations[0][key], observations[1][key])
+        steps = [venv.step(row) for venv in venvs]
+        observations = [obs for obs, *_ in steps]
+        np.testing.assert_array_equal(steps[0][1], steps[1][1])
+        np.testing.assert_array_equal(steps[0][2], steps[1][2])
+        for got, expected in zip(steps[0][3], steps[1][3], strict=True):
+            assert got.keys() == expected.keys()
+            assert got["vlm_probability"] == expected["vlm_probability"]
+            assert got["env_reward"] == expected["env_reward"]
+            cut_off += got["TimeLimit.truncated"]
+        paid += steps[0][1].sum()
+    assert paid > 3
+    assert cut_off > 3
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])

@@ -1,0 +1,243 @@
+"""Speed of `algdistill`, beside baselines measured in the same run on one thread.
+
+    python benchmarks/algorithm_distillation.py [--json]
+
+Prints one row for each measurement; with ``--json`` one object ``{"rows": [...]}``.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from algdistill.agents import InContextAgent
+from algdistill.histories import HistoryStore, LearningHistory, WindowSampler
+from algdistill.models import ADTransformer, ADTransformerConfig
+from algdistill.sources import TabularQLearning, TabularQLearningConfig
+from algdistill.tasks import TaskSpace
+from algdistill.tasks_fake import GridTasks, dark_room_tasks
+from algdistill.timesteps import TimestepBatch
+from algdistill.training import action_loss
+
+CONTEXT = 80
+Row = dict[str, str | float]
+
+
+def rate(work: Callable[[], int], min_seconds: float = 2.0) -> float:
+    """Units of work done in a second, after one call to warm up."""
+    work()
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < min_seconds:
+        done += work()
+    return done / (time.perf_counter() - began)
+
+
+def row(name: str, unit: str, value: float, baseline: str, baseline_value: float) -> Row:
+    """A measurement beside its baseline; ``ratio`` is how many times the value is the larger."""
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "baseline": f"{baseline}: {baseline_value:,.4g}",
+        "ratio": value / baseline_value,
+    }
+
+
+def collect(num_learners: int, num_episodes: int) -> list[LearningHistory]:
+    """Histories of Q-learners in Dark Rooms."""
+    goals = torch.arange(num_learners) % 81
+    tasks = GridTasks(dark_room_tasks().cell_rewards[goals])
+    config = TabularQLearningConfig(num_episodes=num_episodes)
+    return TabularQLearning(tasks, config, torch.arange(num_learners)).train()
+
+
+def fleet_row() -> Row:
+    """Steps of source learners."""
+
+    def steps(num_learners: int) -> Callable[[], int]:
+        return lambda: sum(len(history) for history in collect(num_learners, 10))
+
+    return row(
+        "Q-learning fleet, 2,000 learners",
+        "steps/s",
+        rate(steps(2000)),
+        "one learner",
+        rate(steps(1)),
+    )
+
+
+def store_rows(histories: list[LearningHistory]) -> list[Row]:
+    """Size on disk, and reading windows."""
+    num_steps = sum(len(history) for history in histories)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "histories"
+        store = HistoryStore.create(
+            path, histories[0].space, num_steps=len(histories[0]), reward_dtype="uint8"
+        )
+        store.append(histories)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        raw = sum(
+            value.nbytes for history in histories for value in vars(history).values()
+            if isinstance(value, np.ndarray)
+        )  # fmt: skip
+        sampler = WindowSampler(
+            store.read(),
+            window_length=CONTEXT,
+            start_fraction=0.2,
+            generator=np.random.default_rng(0),
+        )
+        rewards = zarr.open_group(path, mode="r")["rewards"]
+        rng = np.random.default_rng(0)
+
+        def many_windows() -> int:
+            return sampler.sample(64).actions.numel()
+
+        def one_window() -> int:
+            history = rng.integers(len(histories))
+            start = rng.integers(len(histories[0]) - CONTEXT)
+            assert isinstance(rewards, zarr.Array)
+            rewards[history, start : start + CONTEXT]
+            return CONTEXT
+
+        return [
+            row("store", "bytes/step", size / num_steps, "in memory", raw / num_steps),
+            row(
+                "random windows",
+                "steps/s",
+                rate(many_windows),
+                "one field read window by window from zarr",
+                rate(one_window),
+            ),
+        ]
+
+
+class StockTransformer(nn.Module):
+    """The same shape out of torch's own encoder layers."""
+
+    def __init__(self, model: ADTransformer) -> None:
+        super().__init__()
+        config = model.config
+        self.tokens = model.encoder
+        layer = nn.TransformerEncoderLayer(
+            config.embed_dim, config.num_heads, config.mlp_dim, 0.0, "gelu",
+            batch_first=True, norm_first=True,
+        )  # fmt: skip
+        self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
+        self.head = nn.Linear(config.embed_dim, config.space.num_actions)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(CONTEXT))
+
+    def forward(self, steps: TimestepBatch, masked: Tensor) -> Tensor:
+        """Logits of every step; masking is left out, in the baseline's favour."""
+        del masked
+        return self.head(self.layers(self.tokens(steps), mask=self.mask, is_causal=True))
+
+
+def training_row(model: ADTransformer, histories: list[LearningHistory]) -> Row:
+    """Time steps trained on."""
+    sampler = WindowSampler(
+        histories, window_length=CONTEXT, start_fraction=0.2, generator=np.random.default_rng(0)
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def update(trained: nn.Module) -> Callable[[], int]:
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4, fused=True)
+
+        def work() -> int:
+            batch = sampler.sample(64)
+            masked = torch.rand(batch.actions.shape, generator=generator) < 0.3
+            loss, _ = action_loss(trained(batch.steps, masked), batch.actions, masked)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+            return masked.numel()
+
+        return work
+
+    return row(
+        f"training, context {CONTEXT}",
+        "targets/s",
+        rate(update(model), 5.0),
+        "torch's encoder layers",
+        rate(update(StockTransformer(model)), 5.0),
+    )
+
+
+def acting_row(model: ADTransformer) -> Row:
+    """Steps acted in context, the context full and sliding."""
+    num_tasks = 128
+    agent = InContextAgent(model, drop_length=20)
+    agent.reset(num_tasks, torch.Generator().manual_seed(0))
+    obs = torch.zeros(num_tasks, 2, dtype=torch.long)
+    ended = torch.zeros(num_tasks, dtype=torch.bool)
+    batch = WindowSampler(
+        collect(num_tasks, 10),
+        window_length=CONTEXT,
+        start_fraction=1.0,
+        generator=np.random.default_rng(0),
+    ).sample(num_tasks)
+
+    def cached() -> int:
+        for _ in range(20):
+            agent.observe(agent.act(obs), torch.zeros(num_tasks), ended)
+        return 20 * num_tasks
+
+    @torch.no_grad()
+    def recomputed() -> int:
+        model(batch.steps)
+        return num_tasks
+
+    for _ in range(CONTEXT // 20):
+        cached()
+    return row(
+        f"acting, {num_tasks} tasks, context {CONTEXT}",
+        "steps/s",
+        rate(cached),
+        "no cache",
+        rate(recomputed),
+    )
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    as_json: bool = parser.parse_args().json
+    torch.set_num_threads(1)
+    histories = collect(500, 40)
+    model = ADTransformer(
+        ADTransformerConfig(TaskSpace((9, 9), 5), context_length=CONTEXT),
+        torch.Generator().manual_seed(0),
+    )
+    rows = [
+        fleet_row(),
+        *store_rows(histories),
+        training_row(model, histories),
+        acting_row(model),
+    ]
+    if as_json:
+        print(json.dumps({"rows": rows}))
+        return
+    table = Table("name", "value", "unit", "baseline", "ratio")
+    for line in rows:
+        table.add_row(
+            str(line["name"]),
+            f"{line['value']:,.4g}",
+            str(line["unit"]),
+            str(line["baseline"]),
+            f"{line['ratio']:.2f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""The whole job in the Playroom: goals in words, reward from pixels, agents that learn in context.
+
+    python experiments/playroom.py --preset demo
+    python experiments/playroom.py --preset full
+
+1. ``encoder``: measure the shipped encoder's reward on fresh frames.
+2. ``agent_*``: train an SB3 agent from pixels on VLM reward only; the same on the true reward.
+3. ``sources``: train many source learners on VLM reward, each on its own hidden goal.
+4. ``distil_*``: distil their learning histories into a transformer.
+5. ``in_context``: let the frozen transformer loose on goals and layouts it never saw.
+6. Draw ``report.html`` and write ``summary.json``.
+
+Every stage writes its result once; a run that was killed goes on with the stage it was in (and,
+within distillation, from its last checkpoint).
+"""
+
+import shutil
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+
+from algdistill.agents import InContextAgent, RandomAgent
+from algdistill.evaluation import evaluate_in_context
+from algdistill.histories import HistoryStore, WindowSampler
+from algdistill.models import ADTransformer, ADTransformerConfig, load_model
+from algdistill.sources import TabularQLearning, TabularQLearningConfig
+from algdistill.tasks import TaskSpace
+from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
+from hidden_goals import (
+    EPISODE_LENGTH,
+    ROOM_CONFIG,
+    HiddenGoalRooms,
+    HiddenGoalTasks,
+    WatchedTasks,
+    draw_rooms,
+)
+from language_agent import GOAL, PAID_BY, PaidBy, train_agent
+from playroom_domain import NAMED_KINDS, LabelledScores, family_goals, labelled_scores
+from playroom_report import LIMITATIONS, figures
+from playroom_summary import Agents, Results, summarise
+from report import write_report
+from run_folder import Arrays, RunFolder, write_json
+from vlmreward import RewardModel, load_encoder
+from vlmreward_envs.playroom import Family
+
+TASK_SETS = ("train", "validation", "test")
+NUM_VALIDATION_CELLS, NUM_TEST_CELLS, NUM_VALIDATION_TASKS = 6, 8, 64
+NUM_WATCHED_ROOMS = 4
+ENCODER_COLUMNS = tuple(field.name for field in fields(LabelledScores))
+CONTEXT_LENGTH = 5 * EPISODE_LENGTH
+FRESH_FRAMES_SEED, ROOMS_SEED = 2_000_001, 2_000_002
+
+Rooms = dict[str, HiddenGoalRooms]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much of everything.
+
+    Attributes:
+        frames_per_goal: Fresh frames on which each goal's reward is measured.
+        agent_steps: Environment steps of each SB3 agent.
+        agent_seeds: SB3 agents trained on each reward.
+        num_train_tasks: Source learners, each with a room and a hidden goal of its own.
+        num_test_tasks: Rooms of the evaluation.
+        source: Of the source learners.
+        num_updates: Gradient steps of each distillation.
+        distil_seeds: Distillations.
+        num_episodes: In-context episodes in each test room.
+    """
+
+    frames_per_goal: int
+    agent_steps: int
+    agent_seeds: int
+    num_train_tasks: int
+    num_test_tasks: int
+    source: TabularQLearningConfig
+    num_updates: int
+    distil_seeds: int
+    num_episodes: int
+
+
+PRESETS = {
+    "debug": Preset(
+        frames_per_goal=8,
+        agent_steps=4096,
+        agent_seeds=1,
+        num_train_tasks=40,
+        num_test_tasks=8,
+        source=TabularQLearningConfig(num_episodes=12, exploration_episodes=6),
+        num_updates=4,
+        distil_seeds=1,
+        num_episodes=10,
+    ),
+    "demo": Preset(
+        frames_per_goal=64,
+        agent_steps=60_000,
+        agent_seeds=1,
+        num_train_tasks=1500,
+        num_test_tasks=96,
+        source=TabularQLearningConfig(),
+        num_updates=1200,
+        distil_seeds=1,
+        num_episodes=30,
+    ),
+    "full": Preset(
+        frames_per_goal=256,
+        agent_steps=200_000,
+        agent_seeds=3,
+        num_train_tasks=3000,
+        num_test_tasks=192,
+        source=TabularQLearningConfig(),
+        num_updates=2600,
+        distil_seeds=3,
+        num_episodes=50,
+    ),
+}
+
+
+def main(
+    preset: Literal["debug", "demo", "full"] = "demo", run_name: str | None = None, num_threads: int = 2
+) -> None:
+    """Run the experiment and write its report.
+
+    Args:
+        preset: ``debug`` to see that everything runs, ``demo`` for a quarter of an hour, ``full``
+            for the numbers of the README.
+        run_name: Folder under ``runs/``; ``playroom_<preset>`` if not given.
+        num_threads: Of torch.
+    """
+    torch.set_num_threads(num_threads)
+    settings = PRESETS[preset]
+    run = RunFolder(Path("runs") / (run_name or f"playroom_{preset}"), settings)
+    reward_model = find_rewards()
+
+    encoder = run.stage("encoder", partial(measure_encoder, reward_model, settings))
+    agents: Agents = {
+        (paid_by, seed): run.stage(
+            f"agent_{paid_by}_{seed}",
+            partial(train_language_agent, reward_model, paid_by, seed, settings, run.path),
+        )
+        for seed in range(settings.agent_seeds)
+        for paid_by in PAID_BY
+    }
+    rooms = {
+        name: HiddenGoalRooms.from_arrays(
+            run.stage(f"rooms_{name}", partial(draw_task_set, name, reward_model, settings))
+        )
+        for name in TASK_SETS
+    }
+    sources = run.stage("sources", partial(train_sources, rooms, settings, run.path))
+    for seed in range(settings.distil_seeds):
+        run.stage(f"distil_{seed}", partial(distil, rooms, seed, settings, run.path))
+    in_context = run.stage("in_context", partial(learn_in_context, rooms, settings, run.path))
+
+    results = Results(reward_model.head.threshold, encoder, agents, sources, in_context)
+    summary = summarise(run, results)
+    write_json(run.path / "summary.json", summary)
+    drawn = figures(results, summary, rooms["test"])
+    report = write_report(run.path, summary, drawn, limitations=LIMITATIONS)
+    print(f"report: {report}")
+
+
+def measure_encoder(reward_model: RewardModel, settings: Preset) -> Arrays:
+    """Score fresh frames against goals of all families, beside the ground truth."""
+    found = labelled_scores(
+        reward_model.encoder,
+        reward_model.head.temperature,
+        np.random.default_rng(FRESH_FRAMES_SEED),
+        settings.frames_per_goal,
+    )
+    return {name: getattr(found, name) for name in ENCODER_COLUMNS}
+
+
+def train_language_agent(
+    finder: RewardModel, paid_by: PaidBy, seed: int, settings: Preset, run_dir: Path
+) -> Arrays:
+    """Train one SB3 agent on the goal in words."""
+    reward_model = lift_reward(finder)
+    return train_agent(
+        reward_model, paid_by, num_steps=settings.agent_steps, seed=seed, log_dir=run_dir
+    )
+
+
+def draw_task_set(name: str, reward_model: RewardModel, settings: Preset) -> Arrays:
+    """Draw rooms with hidden goals: objects of other cells are hidden in each task set."""
+    cells = np.random.default_rng(ROOMS_SEED).permutation(ROOM_CONFIG.grid_size**2)
+    ends = np.cumsum([NUM_TEST_CELLS, NUM_VALIDATION_CELLS])
+    test_cells, validation_cells, train_cells = np.split(cells, ends)
+    num_rooms, target_cells = {
+        "train": (settings.num_train_tasks, train_cells),
+        "validation": (NUM_VALIDATION_TASKS, validation_cells),
+        "test": (settings.num_test_tasks, test_cells),
+    }[name]
+    rng = np.random.default_rng((ROOMS_SEED, TASK_SETS.index(name)))
+    return draw_rooms(num_rooms, target_cells.tolist(), NAMED_KINDS, reward_model, rng).to_arrays()
+
+
+def train_sources(rooms: Rooms, settings: Preset, run_dir: Path) -> Arrays:
+    """Train one source learner per room on VLM reward, and store its whole learning history."""
+    train = HiddenGoalTasks(rooms["train"])
+    fleet = TabularQLearning(train, settings.source, train.task_ids)
+    folder = run_dir / "histories"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed stage left half-written
+    num_steps = settings.source.num_episodes * EPISODE_LENGTH
+    store = HistoryStore.create(
+        folder, TaskSpace.of(train), num_steps=num_steps, reward_dtype="uint8"
+    )
+    histories = fleet.train()
+    store.append(histories)
+    test = HiddenGoalTasks(rooms["test"], first_task_id=len(histories))
+    on_test = TabularQLearning(test, settings.source, test.task_ids).train()
+    return {
+        "train_returns": np.stack([history.env_episode_returns for history in histories]),
+        "test_returns": np.stack([history.env_episode_returns for history in on_test]),
+    }
+
+
+def distil(rooms: Rooms, seed: int, settings: Preset, run_dir: Path) -> Arrays:
+    """Train a transformer on the learning histories; keep the best by in-context return."""
+    histories = HistoryStore.open(run_dir / "histories").read()
+    validation = HiddenGoalTasks(rooms["validation"])
+
+    def evaluate(model: ADTransformer) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(seed)
+        result = evaluate_in_context(
+            InContextAgent(model, drop_length=EPISODE_LENGTH),
+            validation,
+            num_episodes=settings.num_episodes,
+            generator=generator,
+        )
+        return {
+            SELECTION_METRIC: float(result.returns[:, -10:].mean()),
+            "eval/first_return": float(result.returns[:, 0].mean()),
+        }
+
+    generator = torch.Generator().manual_seed(seed)
+    model = ADTransformer(
+        ADTransformerConfig(TaskSpace.of(validation), context_length=CONTEXT_LENGTH), generator
+    )
+    sampler = WindowSampler(
+        histories,
+        window_length=CONTEXT_LENGTH,
+        start_fraction=0.2,
+        generator=np.random.default_rng(seed),
+    )
+    config = TrainingConfig(num_updates=settings.num_updates, evaluate_every=400)
+    result = Trainer(
+        model, sampler, config, run_dir / f"distil_{seed}", evaluate=evaluate, generator=generator
+    ).train()
+    return {
+        "validation_return": np.array(result.best_metric),
+        "update": np.array(result.best_update),
+    }
+
+
+def learn_in_context(rooms: Rooms, settings: Preset, run_dir: Path) -> Arrays:
+    """Let every distilled agent, frozen, and a random one act in the test rooms."""
+    test = WatchedTasks(rooms["test"])
+    results, greedy = [], []
+    for seed in range(settings.distil_seeds):
+        model = load_model(best_model(run_dir, seed))
+        for is_greedy, into in ((True, greedy), (False, results)):
+            test.positions.clear()
+            agent = InContextAgent(model, drop_length=EPISODE_LENGTH, greedy=is_greedy)
+            generator = torch.Generator().manual_seed(seed)
+            into.append(
+                evaluate_in_context(
+                    agent, test, num_episodes=settings.num_episodes, generator=generator
+                )
+            )
+    watched = torch.stack(test.positions).numpy()
+    random = evaluate_in_context(
+        RandomAgent(TaskSpace.of(test)),
+        test,
+        num_episodes=settings.num_episodes,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return {
+        "returns": np.stack([result.env_returns for result in results]),
+        "vlm_returns": np.stack([result.returns for result in results]),
+        "greedy_returns": np.stack([result.env_returns for result in greedy]),
+        "random_returns": random.env_returns,
+        "optimum": rooms["test"].optimum.numpy(),
+        "positions": watched[:, :NUM_WATCHED_ROOMS],
+    }
+
+
+def find_rewards() -> RewardModel:
+    """Return the shipped encoder's reward for every FIND sentence, goal k naming object kind k."""
+    return RewardModel(
+        load_encoder("playroom", device="cpu"),
+        family_goals(Family.FIND, np.random.default_rng(0)),
+    )
+
+
+def lift_reward(finder: RewardModel) -> RewardModel:
+    """Return the reward of the SB3 agent's goal."""
+    goals = family_goals(Family.LIFT, np.random.default_rng(0))
+    return RewardModel(finder.encoder, next(goal for goal in goals if goal.prompts == (GOAL,)))
+
+
+def best_model(run_dir: Path, seed: int) -> Path:
+    """Return the file of a distillation's best model."""
+    return run_dir / f"distil_{seed}" / "best.safetensors"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

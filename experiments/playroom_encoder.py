@@ -1,0 +1,150 @@
+"""Train the Playroom encoder that ships with `vlmreward`, calibrate it, and measure it.
+
+    python experiments/playroom_encoder.py --run-name encoder
+
+Goes on where it was killed. Ends with ``runs/<run-name>/playroom.{json,safetensors}``, the two
+files that ship as ``vlmreward/assets/playroom.*``.
+"""
+
+import copy
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from playroom_domain import HELD_OUT_KINDS, PlayroomCaptions, labelled_scores
+from vlmreward import SoftmaxHead
+from vlmreward.encoders import OpenCLIPEncoder, build_tokenizer, load_encoder, save_encoder
+from vlmreward.evaluation import (
+    average_precision,
+    evaluate_reward,
+    threshold_for_false_positive_rate,
+)
+from vlmreward.pretraining import PretrainConfig, pretrain
+
+MODEL_CONFIG = {
+    "embed_dim": 128,
+    "vision_cfg": {
+        "timm_model_name": "patch_convnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "",
+        "image_size": 96,
+    },
+    "text_cfg": {
+        "context_length": 20,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 4,
+        "layers": 2,
+    },
+}
+CALIBRATION_SEED, TEST_SEED = 1_000_001, 1_000_002
+
+
+def main(
+    run_name: str = "encoder",
+    num_steps: int = 4000,
+    seed: int = 0,
+    false_positive_rate: float = 0.003,
+    num_threads: int = 2,
+) -> None:
+    """Train, calibrate, measure and save the encoder.
+
+    Args:
+        run_name: Folder under ``runs/``.
+        num_steps: Gradient steps of 256 frames.
+        seed: Of the weights and of every batch.
+        false_positive_rate: What the threshold is calibrated to, by split-conformal prediction on
+            frames that are used for nothing else.
+        num_threads: Of torch; another number gives other rounding, so other bytes.
+    """
+    torch.set_num_threads(num_threads)
+    run_dir = Path("runs") / run_name
+    config = PretrainConfig(num_steps=num_steps, learning_rate=3e-3, seed=seed)
+    started = time.perf_counter()
+    model = pretrain(MODEL_CONFIG, PlayroomCaptions(), config, run_dir, evaluate=quick_metrics)
+    seconds = time.perf_counter() - started
+
+    # Calibrate and measure the half-precision weights that ship, not the ones just trained.
+    path = save_encoder(model, MODEL_CONFIG, run_dir / "playroom")
+    encoder = load_encoder(str(path), device="cpu")
+    temperature = 1 / encoder.logit_scale
+    calibration = labelled_scores(encoder, temperature, np.random.default_rng(CALIBRATION_SEED))
+    threshold = threshold_for_false_positive_rate(
+        calibration.scores[~calibration.labels], false_positive_rate
+    )
+    head = SoftmaxHead(temperature=temperature, threshold=threshold)
+    metrics = measure(encoder, head)
+    training = {
+        "command": shlex.join(["python", *sys.argv]),
+        "seed": seed,
+        "num_frames": num_steps * config.batch_size,
+        "seconds_of_last_session": round(seconds),
+        "num_threads": num_threads,
+        "torch": torch.__version__,
+        "held_out_kinds": list(HELD_OUT_KINDS),
+        "calibrated_false_positive_rate": false_positive_rate,
+        "metrics": metrics,
+    }
+    save_encoder(model, MODEL_CONFIG, run_dir / "playroom", head=head, training=training)
+    print(json.dumps(training, indent=2))
+
+
+def measure(encoder: OpenCLIPEncoder, head: SoftmaxHead) -> dict[str, object]:
+    """Measure an encoder on fresh frames, for named and held-out objects and each family."""
+    rng = np.random.default_rng(TEST_SEED)
+    test = labelled_scores(encoder, head.temperature, rng)
+    groups = {
+        "seen": ~test.is_held_out,
+        "held_out": test.is_held_out,
+        **{f"{name}_seen": (test.family == name) & ~test.is_held_out for name in test.families},
+        **{f"{name}_held_out": (test.family == name) & test.is_held_out for name in test.families},
+    }
+    return {
+        name: evaluate_reward(
+            test.labels[rows],
+            test.scores[rows],
+            test.goal_index[rows],
+            threshold=head.threshold,
+            generator=np.random.default_rng(TEST_SEED),
+        ).to_dict()
+        for name, rows in groups.items()
+    }
+
+
+def quick_metrics(model: torch.nn.Module) -> dict[str, float]:
+    """Measure the average precision of a model in training, on fewer frames."""
+    tokenizer = build_tokenizer(MODEL_CONFIG)
+    encoder = OpenCLIPEncoder(copy.deepcopy(model), tokenizer, name="in training")
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    found = labelled_scores(encoder, 1 / encoder.logit_scale, rng, frames_per_goal=16)
+    metrics = {}
+    for family in found.families:
+        for group, rows in (("seen", ~found.is_held_out), ("held_out", found.is_held_out)):
+            chosen = rows & (found.family == family)
+            metrics[f"ap_{family}_{group}"] = mean_average_precision(
+                found.labels[chosen], found.scores[chosen], found.goal_index[chosen]
+            )
+    return metrics
+
+
+def mean_average_precision(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], goal_index: NDArray[np.int64]
+) -> float:
+    """Return the mean over goals with a positive frame of each goal's average precision."""
+    goals = [goal for goal in np.unique(goal_index) if labels[goal_index == goal].any()]
+    of_goal = [
+        average_precision(labels[goal_index == goal], scores[goal_index == goal]) for goal in goals
+    ]
+    return float(np.mean(of_goal))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

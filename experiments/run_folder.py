@@ -1,0 +1,82 @@
+"""A run's folder: every stage writes its result once, so a killed run goes on where it was."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+_PACKAGES = ("vlmreward", "torch", "open_clip_torch", "gymnasium", "stable-baselines3", "zarr")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder under ``runs/`` that belongs to one set of settings.
+
+    Raises:
+        ValueError: The folder holds a run with other settings.
+    """
+
+    path: Path
+    settings: Any
+
+    def __post_init__(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        wanted = json.loads(json.dumps(asdict(self.settings)))
+        file = self.path / "settings.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(wanted, indent=2).encode())
+        elif (found := json.loads(file.read_text())) != wanted:
+            differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+            raise ValueError(
+                f"{self.path} belongs to a run with other settings ({differing} differ); choose "
+                "another --run-name or delete the folder"
+            )
+
+    def stage(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of a stage, computing them unless an earlier run did."""
+        file = self.path / f"{name}.npz"
+        if not file.exists():
+            print(f"── {name}", flush=True)
+            started = time.perf_counter()
+            arrays = compute()
+            seconds = np.float64(time.perf_counter() - started)
+            partial = file.with_suffix(".part")
+            with partial.open("wb") as stream:
+                np.savez_compressed(stream, seconds=seconds, **arrays)
+            os.replace(partial, file)
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+
+    def seconds(self) -> dict[str, float]:
+        """Return what each finished stage took."""
+        found = {}
+        for file in sorted(self.path.glob("*.npz"), key=lambda file: file.stat().st_mtime):
+            with np.load(file, allow_pickle=False) as stored:
+                found[file.stem] = round(float(stored["seconds"]), 1)
+        return found
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a kill leaves either the old one or the new one."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
