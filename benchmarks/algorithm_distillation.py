@@ -6,17 +6,14 @@ Prints one row for each measurement; with ``--json`` one object ``{"rows": [...]
 """
 
 import argparse
-import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import zarr
-from rich.console import Console
-from rich.table import Table
+from timing import Row, rate, row, show
 from torch import Tensor, nn
 
 from algdistill.agents import InContextAgent
@@ -29,27 +26,6 @@ from algdistill.timesteps import TimestepBatch
 from algdistill.training import action_loss
 
 CONTEXT = 80
-Row = dict[str, str | float]
-
-
-def rate(work: Callable[[], int], min_seconds: float = 2.0) -> float:
-    """Units of work done in a second, after one call to warm up."""
-    work()
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < min_seconds:
-        done += work()
-    return done / (time.perf_counter() - began)
-
-
-def row(name: str, unit: str, value: float, baseline: str, baseline_value: float) -> Row:
-    """A measurement beside its baseline; ``ratio`` is how many times the value is the larger."""
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "baseline": f"{baseline}: {baseline_value:,.4g}",
-        "ratio": value / baseline_value,
-    }
 
 
 def collect(num_learners: int, num_episodes: int) -> list[LearningHistory]:
@@ -224,19 +200,7 @@ def main() -> None:
         training_row(model, histories),
         acting_row(model),
     ]
-    if as_json:
-        print(json.dumps({"rows": rows}))
-        return
-    table = Table("name", "value", "unit", "baseline", "ratio")
-    for line in rows:
-        table.add_row(
-            str(line["name"]),
-            f"{line['value']:,.4g}",
-            str(line["unit"]),
-            str(line["baseline"]),
-            f"{line['ratio']:.2f}",
-        )
-    Console().print(table)
+    show(rows, as_json=as_json)
 
 
 if __name__ == "__main__":

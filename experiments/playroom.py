@@ -15,7 +15,7 @@ within distillation, from its last checkpoint).
 """
 
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -40,9 +40,9 @@ from hidden_goals import (
     draw_rooms,
 )
 from language_agent import GOAL, PAID_BY, PaidBy, train_agent
-from playroom_domain import NAMED_KINDS, LabelledScores, family_goals, labelled_scores
+from playroom_domain import NAMED_KINDS, family_goals, labelled_scores
 from playroom_report import LIMITATIONS, figures
-from playroom_summary import Agents, Results, summarise
+from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
 from run_folder import Arrays, RunFolder, write_json
 from vlmreward import RewardModel, load_encoder
@@ -51,7 +51,6 @@ from vlmreward_envs.playroom import Family
 TASK_SETS = ("train", "validation", "test")
 NUM_VALIDATION_CELLS, NUM_TEST_CELLS, NUM_VALIDATION_TASKS = 6, 8, 64
 NUM_WATCHED_ROOMS = 4
-ENCODER_COLUMNS = tuple(field.name for field in fields(LabelledScores))
 CONTEXT_LENGTH = 5 * EPISODE_LENGTH
 FRESH_FRAMES_SEED, ROOMS_SEED = 2_000_001, 2_000_002
 
@@ -87,7 +86,7 @@ class Preset:
 
 PRESETS = {
     "debug": Preset(
-        frames_per_goal=8,
+        frames_per_goal=16,
         agent_steps=4096,
         agent_seeds=1,
         num_train_tasks=40,
@@ -123,7 +122,9 @@ PRESETS = {
 
 
 def main(
-    preset: Literal["debug", "demo", "full"] = "demo", run_name: str | None = None, num_threads: int = 2
+    preset: Literal["debug", "demo", "full"] = "demo",
+    run_name: str | None = None,
+    num_threads: int = 2,
 ) -> None:
     """Run the experiment and write its report.
 

@@ -17,6 +17,7 @@ from vlmreward_envs.playroom import (
     PlayroomConfig,
     PlayroomRenderer,
     PlayroomState,
+    Topic,
     all_goals,
     describe,
     goal_reached,
@@ -39,6 +40,7 @@ NAMED_KINDS = tuple(k for k in range(NUM_OBJECT_KINDS) if k not in HELD_OUT_KIND
 
 _NULL_SENTENCE = {Family.FIND: NEXT_TO_NOTHING, Family.LIFT: HOLDING_NOTHING}
 _NUM_PUT_NEGATIVES = 63
+_TOPIC_SHARE = {Topic.SIDE: 1.0, Topic.OBJECTS: 0.5}
 _BESIDE = torch.tensor([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
@@ -50,15 +52,15 @@ def draw_states(
 ) -> PlayroomState:
     """Draw rooms in which something happens.
 
-    Half of the persons are moved beside a random object if the cell is free, two in five then
-    pick it up, and everybody takes three random steps.
+    Half of the persons are moved beside an object if the cell is free (half of these beside the
+    first, which is the first required one), two in five then pick it up, and everybody takes three
+    random steps.
     """
     seeds = torch.from_numpy(rng.integers(2**62, size=num_rooms))
     state = reset_rooms(config, seeds, torch.zeros_like(seeds), required_kinds)
     rows = torch.arange(num_rooms)
-    chosen = state.object_cell[
-        rows, torch.from_numpy(rng.integers(config.num_objects, size=num_rooms))
-    ]
+    index = rng.integers(config.num_objects, size=num_rooms) * rng.integers(2, size=num_rooms)
+    chosen = state.object_cell[rows, torch.from_numpy(index)]
     target = chosen + _BESIDE[torch.from_numpy(rng.integers(4, size=num_rooms))]
     inside = ((target >= 0) & (target < config.grid_size)).all(dim=1)
     free = ~(state.object_cell == target[:, None]).all(dim=2).any(dim=1)
@@ -75,8 +77,11 @@ def draw_states(
 class PlayroomCaptions:
     """Draws captioned Playroom frames for pretraining, without the held-out kinds.
 
-    No sentence names them, and no frame shows them: a frame that shows an object whose sentence is
-    missing would teach that everything like it is false.
+    Sentences about what is beside what and where come in part of the batches only: there are many
+    of them, and goals are mostly about the person.
+
+    No sentence names the held-out kinds, and no frame shows them: a frame that shows an object
+    whose sentence is missing would teach that everything like it is false.
     """
 
     def __init__(self, num_objects: Sequence[int] = (3, 4, 5, 6)) -> None:
@@ -89,7 +94,11 @@ class PlayroomCaptions:
         order = rng.random((num_frames, len(NAMED_KINDS))).argsort(axis=1)
         kinds = np.array(NAMED_KINDS)[order[:, : config.num_objects]]
         state = draw_states(config, num_frames, rng, torch.from_numpy(kinds))
-        descriptions = describe(config, state, HELD_OUT_KINDS)
+        topics = {Topic.BESIDE, Topic.HANDS, Topic.REGION}
+        topics |= {topic for topic, share in _TOPIC_SHARE.items() if rng.random() < share}
+        descriptions = [
+            description.about(topics) for description in describe(config, state, HELD_OUT_KINDS)
+        ]
         return CaptionedFrames(
             renderer(state),
             [description.true for description in descriptions],

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from algdistill.evaluation import (
     mean_return,
 )
 from language_agent import PAID_BY, PaidBy
+from playroom_domain import LabelledScores
 from run_folder import Arrays, RunFolder, versions
 from vlmreward.evaluation import evaluate_reward
 
+ENCODER_COLUMNS = tuple(field.name for field in fields(LabelledScores))
 Agents = dict[tuple[PaidBy, int], Arrays]
 
 
@@ -71,6 +73,7 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
 
 def encoder_summary(encoder: Arrays, threshold: float) -> dict[str, Any]:
     """Return the accuracy of the reward, for objects that training text named and held out."""
+    encoder = measurable(encoder)
     held_out = encoder["is_held_out"]
     groups = {"seen": ~held_out, "held_out": held_out}
     for family in np.unique(encoder["family"]):
@@ -88,12 +91,21 @@ def encoder_summary(encoder: Arrays, threshold: float) -> dict[str, Any]:
     }
     return {
         "threshold": threshold,
+        "num_goals": len(np.unique(encoder["goal_index"])),
         **{f"ap_{name}": found.average_precision.to_dict() for name, found in accuracy.items()},
         "false_positive_rate": accuracy["seen"].false_positive_rate.to_dict(),
         "false_positive_rate_held_out": accuracy["held_out"].false_positive_rate.to_dict(),
         "recall": accuracy["seen"].recall.to_dict(),
         "recall_held_out": accuracy["held_out"].recall.to_dict(),
     }
+
+
+def measurable(encoder: Arrays) -> Arrays:
+    """Return the rows of the goals that are true of some frames and false of others."""
+    num_frames = np.bincount(encoder["goal_index"])
+    num_true = np.bincount(encoder["goal_index"], encoder["labels"])
+    rows = ((num_true > 0) & (num_true < num_frames))[encoder["goal_index"]]
+    return {name: encoder[name][rows] for name in ENCODER_COLUMNS}
 
 
 def agent_summary(agents: Agents) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""What the benchmarks share: a rate, a row beside its baseline, and printing."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, str | float]
+
+
+def rate(work: Callable[[], int], min_seconds: float = 2.0) -> float:
+    """Units of work done in a second, after one call to warm up."""
+    work()
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < min_seconds:
+        done += work()
+    return done / (time.perf_counter() - began)
+
+
+def row(name: str, unit: str, value: float, baseline: str, baseline_value: float) -> Row:
+    """A measurement beside its baseline; ``ratio`` is how many times the value is the larger."""
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "baseline": f"{baseline}: {baseline_value:,.4g}",
+        "ratio": value / baseline_value,
+    }
+
+
+def show(rows: Sequence[Row], *, as_json: bool) -> None:
+    """Print the rows as a table, or as one JSON object ``{"rows": [...]}``."""
+    if as_json:
+        print(json.dumps({"rows": rows}))
+        return
+    table = Table("name", "value", "unit", "baseline", "ratio")
+    for line in rows:
+        table.add_row(
+            str(line["name"]),
+            f"{line['value']:,.4g}",
+            str(line["unit"]),
+            str(line["baseline"]),
+            f"{line['ratio']:.2f}",
+        )
+    Console().print(table)
