@@ -109,12 +109,12 @@ PRESETS = {
     ),
     "full": Preset(
         frames_per_goal=256,
-        agent_steps=200_000,
+        agent_steps=80_000,
         agent_seeds=3,
-        num_train_tasks=3000,
+        num_train_tasks=2500,
         num_test_tasks=192,
         source=TabularQLearningConfig(),
-        num_updates=2600,
+        num_updates=1800,
         distil_seeds=3,
         num_episodes=50,
     ),
@@ -163,6 +163,8 @@ def main(
     summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
     drawn = figures(results, summary, rooms["test"])
+    for number, figure in enumerate(drawn, start=1):
+        figure.save(run.path / "figures", number)
     report = write_report(run.path, summary, drawn, limitations=LIMITATIONS)
     print(f"report: {report}")
 

@@ -53,8 +53,8 @@ def draw_states(
     """Draw rooms in which something happens.
 
     Half of the persons are moved beside an object if the cell is free (half of these beside the
-    first, which is the first required one), two in five then pick it up, and everybody takes three
-    random steps.
+    first, which is the first required one), two in five then pick it up, and everybody takes one
+    random step, so that many stand just beside an object and many just not.
     """
     seeds = torch.from_numpy(rng.integers(2**62, size=num_rooms))
     state = reset_rooms(config, seeds, torch.zeros_like(seeds), required_kinds)
@@ -69,9 +69,7 @@ def draw_states(
     lifts = torch.from_numpy(rng.random(num_rooms) < 0.4)
     actions = torch.where(lifts, int(Action.PICK_UP), int(Action.STAY))
     state = step_rooms(config, state, actions)
-    for _ in range(3):
-        state = step_rooms(config, state, torch.from_numpy(rng.integers(7, size=num_rooms)))
-    return state
+    return step_rooms(config, state, torch.from_numpy(rng.integers(7, size=num_rooms)))
 
 
 class PlayroomCaptions:

@@ -29,7 +29,8 @@ from vlmreward.evaluation import (
 from vlmreward.pretraining import PretrainConfig, pretrain
 
 MODEL_CONFIG = {
-    "embed_dim": 128,
+    "embed_dim": 256,
+    "init_logit_scale": 3.0,
     "vision_cfg": {
         "timm_model_name": "patch_convnet",
         "timm_model_pretrained": False,
@@ -50,7 +51,7 @@ CALIBRATION_SEED, TEST_SEED = 1_000_001, 1_000_002
 
 def main(
     run_name: str = "encoder",
-    num_steps: int = 4000,
+    num_steps: int = 9000,
     seed: int = 0,
     false_positive_rate: float = 0.003,
     num_threads: int = 2,
@@ -59,7 +60,7 @@ def main(
 
     Args:
         run_name: Folder under ``runs/``.
-        num_steps: Gradient steps of 256 frames.
+        num_steps: Gradient steps of 128 frames.
         seed: Of the weights and of every batch.
         false_positive_rate: What the threshold is calibrated to, by split-conformal prediction on
             frames that are used for nothing else.
@@ -67,7 +68,10 @@ def main(
     """
     torch.set_num_threads(num_threads)
     run_dir = Path("runs") / run_name
-    config = PretrainConfig(num_steps=num_steps, learning_rate=3e-3, seed=seed)
+    config = PretrainConfig(
+        num_steps=num_steps, batch_size=128, learning_rate=2e-3, seed=seed,
+        checkpoint_interval=500, evaluation_interval=500,
+    )  # fmt: skip
     started = time.perf_counter()
     model = pretrain(MODEL_CONFIG, PlayroomCaptions(), config, run_dir, evaluate=quick_metrics)
     seconds = time.perf_counter() - started

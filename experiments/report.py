@@ -61,6 +61,15 @@ class Figure:
         encoded = base64.b64encode(self.image).decode("ascii")
         return f"data:{_MEDIA_TYPES[self.image[:4]]};base64,{encoded}"
 
+    def save(self, folder: Path, number: int) -> Path:
+        """Write the image into ``folder``, named after its number and title."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kind = _MEDIA_TYPES[self.image[:4]].removeprefix("image/")
+        words = "".join(c if c.isalnum() else " " for c in self.title.lower()).split()
+        path = folder / f"{number}_{'_'.join(words)}.{kind}"
+        path.write_bytes(self.image)
+        return path
+
     @property
     def width(self) -> int:
         """Width to show it at, in pixels of a page of 96 per inch: text is then of one size."""

@@ -1,30 +1,16 @@
 """The report and its pictures, on made-up results."""
 
 import base64
-import importlib.util
 import io
 import re
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-plots = load_script("plots")
-report = load_script("report")
+import plots
+import report
 
 
 @pytest.fixture

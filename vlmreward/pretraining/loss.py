@@ -3,9 +3,11 @@
 Axis letters: ``B`` frames, ``N`` texts, ``D`` embedding width.
 """
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
+
+_ABSENT = -1e4  # far below any logit, and unlike minus infinity it has a gradient
 
 
 def multi_positive_contrastive_loss(
@@ -17,12 +19,13 @@ def multi_positive_contrastive_loss(
     """Return the symmetric InfoNCE loss with any number of positives per row and column.
 
     Radford et al. 2021 (CLIP) contrast each image with one text. Here several texts can be true of
-    a frame and one text of several frames, so the target is uniform over the positives, as in the
-    outer sum of supervised contrastive learning (Khosla et al. 2020, Eq. 2):
+    a frame and one text of several frames. Each true pair is contrasted with what is false only, so
+    that true texts do not compete with each other:
 
-    ``L_image = -mean_i mean_{j in P(i)} log softmax_j(s · x_i·y_j)``, and ``L_text`` the same with
-    the roles exchanged; the loss is their mean. A text that is true of no frame (a near miss) has
-    no row of its own in ``L_text``; it only lowers the frames' probabilities.
+    ``L_image = mean_i mean_{j in P(i)} -log(exp(s x_i·y_j) / (exp(s x_i·y_j) + sum_{n not in P(i)}
+    exp(s x_i·y_n)))``, and ``L_text`` the same with the roles exchanged; the loss is their mean.
+    With one positive per row and column it is CLIP's. A text that is true of no frame (a near miss)
+    has no term of its own in ``L_text``; it only lowers the frames' terms.
 
     Args:
         image_embeddings: Unit vectors x.
@@ -45,12 +48,14 @@ def multi_positive_contrastive_loss(
         frame = int((~is_true.any(dim=1)).nonzero()[0])
         raise ValueError(f"frame {frame} of the batch has no true text; every frame needs one")
     logits = logit_scale * image_embeddings @ text_embeddings.T
-    frame_loss = _cross_entropy(logits, is_true)
     has_frame = is_true.any(dim=0)
-    text_loss = _cross_entropy(logits.T[has_frame], is_true.T[has_frame])
+    frame_loss = _mean_over_positives(logits, is_true)
+    text_loss = _mean_over_positives(logits.T[has_frame], is_true.T[has_frame])
     return (frame_loss + text_loss) / 2
 
 
-def _cross_entropy(logits: Float[Tensor, "R C"], is_true: Bool[Tensor, "R C"]) -> Tensor:
-    target = is_true / is_true.sum(dim=1, keepdim=True)
-    return -(target * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+def _mean_over_positives(logits: Float[Tensor, "R C"], is_true: Bool[Tensor, "R C"]) -> Tensor:
+    # -log(e^a / (e^a + sum of e^b)) = softplus(log sum of e^b - a)
+    against = logits.masked_fill(is_true, _ABSENT).logsumexp(dim=1, keepdim=True)
+    of_pair = functional.softplus(against - logits).masked_fill(~is_true, 0.0)
+    return (of_pair.sum(dim=1) / is_true.sum(dim=1)).mean()

@@ -20,8 +20,9 @@ def by_hand(x: np.ndarray, y: np.ndarray, is_true: np.ndarray, scale: float) -> 
         rows = []
         for row, mask in zip(logits, positive, strict=True):
             if mask.any():
-                log_softmax = row - math.log(sum(math.exp(value) for value in row))
-                rows.append(-np.mean(log_softmax[mask]))
+                false = sum(math.exp(value) for value in row[~mask])
+                terms = [-math.log(math.exp(v) / (math.exp(v) + false)) for v in row[mask]]
+                rows.append(np.mean(terms))
         return float(np.mean(rows))
 
     logits = scale * x @ y.T
@@ -41,11 +42,23 @@ def test_equals_the_definition(seed: int, frames: int, texts: int, scale: float)
 
 
 def test_equal_captions_are_positives_of_both_frames() -> None:
-    """Two frames that share their only caption: no term pushes one away from it."""
-    x, y = unit([[1.0, 0.2], [1.0, -0.2]]), unit([[1.0, 0.0]])
+    """Two frames that share their only caption: nothing pushes either away from it."""
+    x, y = unit([[1.0, 0.2], [1.0, -0.2]]).requires_grad_(), unit([[1.0, 0.0]])
     shared = torch.ones(2, 1, dtype=torch.bool)
     loss = multi_positive_contrastive_loss(x, y, shared, torch.tensor(10.0))
-    assert loss.item() == pytest.approx(math.log(2) / 2)  # only which frame: 50:50
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert loss.item() == 0
+    assert torch.equal(gradient, torch.zeros(2, 2))
+
+
+def test_with_one_positive_each_it_is_the_loss_of_clip() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.nn.functional.normalize(torch.randn(5, 3, generator=generator)) for _ in "xy")
+    labels = torch.arange(5)
+    logits = 7.0 * x @ y.T
+    clip = [torch.nn.functional.cross_entropy(side, labels) for side in (logits, logits.T)]
+    loss = multi_positive_contrastive_loss(x, y, torch.eye(5).bool(), torch.tensor(7.0))
+    assert loss.item() == pytest.approx(sum(clip).item() / 2, rel=1e-5)
 
 
 def test_a_near_miss_lowers_its_frame_only() -> None:

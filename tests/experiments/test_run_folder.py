@@ -1,0 +1,46 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from run_folder import Arrays, RunFolder
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+
+
+def test_a_stage_is_computed_once(tmp_path: Path) -> None:
+    calls = []
+
+    def compute() -> Arrays:
+        calls.append(1)
+        return {"values": np.arange(3)}
+
+    for _ in range(2):
+        found = RunFolder(tmp_path, Settings()).stage("first", compute)
+        assert found["values"].tolist() == [0, 1, 2]
+    assert len(calls) == 1
+    assert set(RunFolder(tmp_path, Settings()).seconds()) == {"first"}
+
+
+def test_a_killed_stage_is_computed_again_and_the_finished_ones_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, Settings())
+    run.stage("first", lambda: {"values": np.ones(2)})
+
+    def killed() -> Arrays:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("second", killed)
+    again = RunFolder(tmp_path, Settings())
+    assert again.stage("first", killed)["values"].tolist() == [1, 1]
+    assert again.stage("second", lambda: {"values": np.zeros(1)})["values"].tolist() == [0]
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    RunFolder(tmp_path, Settings(0))
+    with pytest.raises(ValueError, match=r"\['seed'\] differ"):
+        RunFolder(tmp_path, Settings(1))
