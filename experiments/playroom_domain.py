@@ -17,7 +17,6 @@ from vlmreward_envs.playroom import (
     PlayroomConfig,
     PlayroomRenderer,
     PlayroomState,
-    Topic,
     all_goals,
     describe,
     goal_reached,
@@ -40,7 +39,6 @@ NAMED_KINDS = tuple(k for k in range(NUM_OBJECT_KINDS) if k not in HELD_OUT_KIND
 
 _NULL_SENTENCE = {Family.FIND: NEXT_TO_NOTHING, Family.LIFT: HOLDING_NOTHING}
 _NUM_PUT_NEGATIVES = 63
-_TOPIC_SHARE = {Topic.SIDE: 1.0, Topic.OBJECTS: 0.5}
 _BESIDE = torch.tensor([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
@@ -52,31 +50,41 @@ def draw_states(
 ) -> PlayroomState:
     """Draw rooms in which something happens.
 
-    Half of the persons are moved beside an object if the cell is free (half of these beside the
-    first, which is the first required one), two in five then pick it up, and everybody takes one
-    random step, so that many stand just beside an object and many just not.
+    In three rooms of ten the second object is moved beside the first. Half of the persons are moved
+    beside an object (half of these beside the first), two in five then pick it up, and everybody
+    takes one random step, so that many stand just beside an object and many just not. Nothing is
+    moved into a cell that is taken. Required kinds are the first objects, in their order.
     """
     seeds = torch.from_numpy(rng.integers(2**62, size=num_rooms))
     state = reset_rooms(config, seeds, torch.zeros_like(seeds), required_kinds)
-    rows = torch.arange(num_rooms)
-    index = rng.integers(config.num_objects, size=num_rooms) * rng.integers(2, size=num_rooms)
-    chosen = state.object_cell[rows, torch.from_numpy(index)]
-    target = chosen + _BESIDE[torch.from_numpy(rng.integers(4, size=num_rooms))]
-    inside = ((target >= 0) & (target < config.grid_size)).all(dim=1)
-    free = ~(state.object_cell == target[:, None]).all(dim=2).any(dim=1)
-    moves = inside & free & torch.from_numpy(rng.random(num_rooms) < 0.5)
-    state = replace(state, position=torch.where(moves[:, None], target, state.position))
+    cell, is_free = _cell_beside(config, state, torch.zeros_like(seeds), rng)
+    moves = is_free & torch.from_numpy(rng.random(num_rooms) < 0.3)
+    object_cell = state.object_cell.clone()
+    object_cell[moves, 1] = cell[moves]
+    state = replace(state, object_cell=object_cell)
+    chosen = rng.integers(config.num_objects, size=num_rooms) * rng.integers(2, size=num_rooms)
+    cell, is_free = _cell_beside(config, state, torch.from_numpy(chosen), rng)
+    moves = is_free & torch.from_numpy(rng.random(num_rooms) < 0.5)
+    state = replace(state, position=torch.where(moves[:, None], cell, state.position))
     lifts = torch.from_numpy(rng.random(num_rooms) < 0.4)
-    actions = torch.where(lifts, int(Action.PICK_UP), int(Action.STAY))
-    state = step_rooms(config, state, actions)
+    state = step_rooms(config, state, torch.where(lifts, int(Action.PICK_UP), int(Action.STAY)))
     return step_rooms(config, state, torch.from_numpy(rng.integers(7, size=num_rooms)))
+
+
+def _cell_beside(
+    config: PlayroomConfig, state: PlayroomState, index: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a cell beside one object of each room; tell whether it lies inside and is free."""
+    rows = torch.arange(state.num_rooms)
+    step = _BESIDE[torch.from_numpy(rng.integers(len(_BESIDE), size=state.num_rooms))]
+    cell = state.object_cell[rows, index] + step
+    is_inside = ((cell >= 0) & (cell < config.grid_size)).all(dim=1)
+    is_taken = (state.object_cell == cell[:, None]).all(dim=2).any(dim=1)
+    return cell, is_inside & ~is_taken & ~(state.position == cell).all(dim=1)
 
 
 class PlayroomCaptions:
     """Draws captioned Playroom frames for pretraining, without the held-out kinds.
-
-    Sentences about what is beside what and where come in part of the batches only: there are many
-    of them, and goals are mostly about the person.
 
     No sentence names the held-out kinds, and no frame shows them: a frame that shows an object
     whose sentence is missing would teach that everything like it is false.
@@ -92,11 +100,7 @@ class PlayroomCaptions:
         order = rng.random((num_frames, len(NAMED_KINDS))).argsort(axis=1)
         kinds = np.array(NAMED_KINDS)[order[:, : config.num_objects]]
         state = draw_states(config, num_frames, rng, torch.from_numpy(kinds))
-        topics = {Topic.BESIDE, Topic.HANDS, Topic.REGION}
-        topics |= {topic for topic, share in _TOPIC_SHARE.items() if rng.random() < share}
-        descriptions = [
-            description.about(topics) for description in describe(config, state, HELD_OUT_KINDS)
-        ]
+        descriptions = describe(config, state, HELD_OUT_KINDS)
         return CaptionedFrames(
             renderer(state),
             [description.true for description in descriptions],

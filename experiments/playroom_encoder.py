@@ -51,7 +51,7 @@ CALIBRATION_SEED, TEST_SEED = 1_000_001, 1_000_002
 
 def main(
     run_name: str = "encoder",
-    num_steps: int = 9000,
+    num_steps: int = 8000,
     seed: int = 0,
     false_positive_rate: float = 0.003,
     num_threads: int = 2,

@@ -1,6 +1,6 @@
 """The Playroom: a room seen from above, goals in words, ground truth for logging."""
 
-from vlmreward_envs.playroom.captions import Description, Topic, describe
+from vlmreward_envs.playroom.captions import Description, describe
 from vlmreward_envs.playroom.dynamics import (
     Action,
     PlayroomConfig,
@@ -26,7 +26,6 @@ __all__ = [
     "PlayroomRooms",
     "PlayroomState",
     "PlayroomVectorEnv",
-    "Topic",
     "all_goals",
     "describe",
     "goal_reached",

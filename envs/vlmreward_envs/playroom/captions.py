@@ -6,7 +6,6 @@ grammar's relations is listed, so that "not listed" means "false".
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +32,6 @@ from vlmreward_envs.playroom.language import (
 )
 
 
-class Topic(Enum):
-    """What a sentence is about."""
-
-    BESIDE = "what the person is next to"
-    HANDS = "what the person is holding"
-    OBJECTS = "which objects are next to each other"
-    SIDE = "on which side of the person an object is"
-    REGION = "where in the room the person is"
-
-
 @dataclass(frozen=True)
 class Description:
     """What can be said of one room.
@@ -51,21 +40,10 @@ class Description:
         true: Every true sentence.
         near_misses: For each true sentence, false ones that differ in the colour, in the shape,
             or in the relation (the wrong object of the room, or holding instead of beside).
-        topics: What each true sentence is about.
     """
 
     true: tuple[str, ...]
     near_misses: tuple[tuple[str, ...], ...]
-    topics: tuple[Topic, ...]
-
-    def about(self, topics: Collection[Topic]) -> "Description":
-        """Return what is said about some topics only."""
-        kept = [index for index, topic in enumerate(self.topics) if topic in topics]
-        return Description(
-            tuple(self.true[index] for index in kept),
-            tuple(self.near_misses[index] for index in kept),
-            tuple(self.topics[index] for index in kept),
-        )
 
 
 @dataclass(frozen=True)
@@ -146,15 +124,13 @@ def _look_alikes(kind: int) -> list[int]:
 def _describe_room(facts: _Facts, unnamed: frozenset[int]) -> Description:
     true: list[str] = []
     near_misses: list[tuple[str, ...]] = []
-    topics: list[Topic] = []
 
     def name(kind: int) -> str:
         return OBJECT_NAMES[kind]
 
-    def say(topic: Topic, sentence: str, wrong: list[str]) -> None:
+    def say(sentence: str, wrong: list[str]) -> None:
         true.append(sentence)
         near_misses.append(tuple(wrong))
-        topics.append(topic)
 
     def confusable(kind: int, excluded: frozenset[int]) -> list[int]:
         """Kinds to mistake ``kind`` for: those in the room, and the look-alikes of ``kind``."""
@@ -163,16 +139,15 @@ def _describe_room(facts: _Facts, unnamed: frozenset[int]) -> Description:
 
     for kind in sorted(facts.near - unnamed):
         wrong = [find_sentence(name(k)) for k in confusable(kind, facts.near)]
-        say(Topic.BESIDE, find_sentence(name(kind)), [*wrong, lift_sentence(name(kind))])
+        say(find_sentence(name(kind)), [*wrong, lift_sentence(name(kind))])
     for kind in sorted(facts.held - unnamed):
         wrong = [lift_sentence(name(k)) for k in confusable(kind, facts.held)]
-        say(Topic.HANDS, lift_sentence(name(kind)), [*wrong, find_sentence(name(kind))])
+        say(lift_sentence(name(kind)), [*wrong, find_sentence(name(kind))])
     for kind, other in sorted(facts.pairs):
         if kind in unnamed or other in unnamed:
             continue
         partners = frozenset(k for first, k in facts.pairs if first == kind) | {kind}
         say(
-            Topic.OBJECTS,
             put_sentence(name(kind), name(other)),
             [put_sentence(name(kind), name(k)) for k in confusable(other, partners)],
         )
@@ -180,19 +155,17 @@ def _describe_room(facts: _Facts, unnamed: frozenset[int]) -> Description:
         if kind not in unnamed:
             others = [d for d in DIRECTIONS if d != direction]
             say(
-                Topic.SIDE,
                 direction_sentence(name(kind), direction),
                 [direction_sentence(name(kind), d) for d in others],
             )
     here = REGIONS[facts.region]
     say(
-        Topic.REGION,
         region_sentence(here),
         [region_sentence(there) for there in REGIONS if there != here],
     )
     standing = [k for k in facts.kinds if k not in facts.held and k not in unnamed]
     if not facts.near:
-        say(Topic.BESIDE, NEXT_TO_NOTHING, [find_sentence(name(kind)) for kind in standing])
+        say(NEXT_TO_NOTHING, [find_sentence(name(kind)) for kind in standing])
     if not facts.held:
-        say(Topic.HANDS, HOLDING_NOTHING, [lift_sentence(name(kind)) for kind in standing])
-    return Description(tuple(true), tuple(near_misses), tuple(topics))
+        say(HOLDING_NOTHING, [lift_sentence(name(kind)) for kind in standing])
+    return Description(tuple(true), tuple(near_misses))
