@@ -41,10 +41,10 @@ from hidden_goals import (
 )
 from language_agent import GOAL, PAID_BY, PaidBy, train_agent
 from playroom_domain import NAMED_KINDS, family_goals, labelled_scores
-from playroom_report import LIMITATIONS, figures
+from playroom_report import LIMITATIONS, figures, overview
 from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
-from run_folder import Arrays, RunFolder, write_json
+from run_folder import Arrays, RunFolder, write_atomically, write_json
 from vlmreward import RewardModel, load_encoder
 from vlmreward_envs.playroom import Family
 
@@ -87,7 +87,7 @@ class Preset:
 PRESETS = {
     "debug": Preset(
         frames_per_goal=16,
-        agent_steps=4096,
+        agent_steps=2048,
         agent_seeds=1,
         num_train_tasks=40,
         num_test_tasks=8,
@@ -98,7 +98,7 @@ PRESETS = {
     ),
     "demo": Preset(
         frames_per_goal=64,
-        agent_steps=60_000,
+        agent_steps=80_000,
         agent_seeds=1,
         num_train_tasks=1500,
         num_test_tasks=96,
@@ -109,7 +109,7 @@ PRESETS = {
     ),
     "full": Preset(
         frames_per_goal=256,
-        agent_steps=80_000,
+        agent_steps=120_000,
         agent_seeds=3,
         num_train_tasks=2500,
         num_test_tasks=192,
@@ -165,6 +165,7 @@ def main(
     drawn = figures(results, summary, rooms["test"])
     for number, figure in enumerate(drawn, start=1):
         figure.save(run.path / "figures", number)
+    write_atomically(run.path / "figures" / "overview.png", overview(drawn))
     report = write_report(run.path, summary, drawn, limitations=LIMITATIONS)
     print(f"report: {report}")
 

@@ -25,6 +25,8 @@ LIMITATIONS = (
 )
 _AGENT_LABELS = {"vlm": "trained on VLM reward", "env": "trained on the true reward"}
 _WATCHED_ROOM = 0
+_EPISODE_TITLE = "An episode as the reward model sees it"
+_IN_CONTEXT_TITLE = "Learning in context, weights frozen"
 
 
 def figures(results: Results, summary: Summary, rooms: HiddenGoalRooms) -> list[Figure]:
@@ -39,6 +41,12 @@ def figures(results: Results, summary: Summary, rooms: HiddenGoalRooms) -> list[
     ]
 
 
+def overview(drawn: list[Figure]) -> bytes:
+    """Return the run in one picture: an episode, and learning in context."""
+    by_title = {figure.title: figure.image for figure in drawn}
+    return plots.stack(by_title[_EPISODE_TITLE], by_title[_IN_CONTEXT_TITLE])
+
+
 def _film_strip(results: Results) -> Figure:
     agent = results.agents["vlm", 0]
     image = plots.film_strip(
@@ -49,7 +57,7 @@ def _film_strip(results: Results) -> Figure:
         threshold=results.threshold,
     )
     return Figure(
-        "An episode as the reward model sees it",
+        _EPISODE_TITLE,
         "Frames of one evaluation episode of the agent trained on VLM reward, and the probability "
         "of the goal's sentence at each. The reward is paid above the threshold.",
         image,
@@ -112,7 +120,7 @@ def _in_context(results: Results, summary: Summary) -> Figure:
     )
     num_seeds, num_tasks, _ = results.in_context["returns"].shape
     return Figure(
-        "Learning in context, weights frozen",
+        _IN_CONTEXT_TITLE,
         f"Ground-truth return of each episode on {num_tasks} rooms with goals in cells that no "
         f"training room had ({num_seeds} distillations). The agent is told nothing; it sees its "
         "position and the VLM's rewards. The source learner is trained from scratch on each of "

@@ -291,6 +291,20 @@ def gif(
     return buffer.getvalue()
 
 
+def stack(*images: bytes) -> bytes:
+    """Put pictures below each other, centred on white, each at its own size."""
+    drawn = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
+    width = max(image.width for image in drawn)
+    canvas = Image.new("RGB", (width, sum(image.height for image in drawn)), "white")
+    top = 0
+    for image in drawn:
+        canvas.paste(image, ((width - image.width) // 2, top))
+        top += image.height
+    stream = io.BytesIO()
+    canvas.save(stream, "PNG", dpi=(DPI, DPI))
+    return stream.getvalue()
+
+
 def _with_borders(frames: Frames, rewarded: Bool[np.ndarray, " T"], width: int = 4) -> Frames:
     color = np.array([int(GREEN[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
     margins = ((0, 0), (width, width), (width, width), (0, 0))
