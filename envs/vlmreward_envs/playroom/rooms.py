@@ -71,8 +71,6 @@ class PlayroomRooms:
         torch.Size([1024, 96, 96, 3])
     """
 
-    state: PlayroomState
-
     def __init__(
         self,
         num_rooms: int,
@@ -101,6 +99,7 @@ class PlayroomRooms:
         zeros = torch.zeros(num_rooms, dtype=torch.int64, device=self.device)
         self._seed, self._episode, self.num_steps = zeros, zeros - 1, zeros
         self.goal_index = zeros
+        self.state = self._draw_rooms()
         self.reset(zeros)
 
     def reset(
@@ -123,9 +122,7 @@ class PlayroomRooms:
         episode_seed = counter_rng.fold(counter_rng.fold(self._seed, self._episode), _GOAL_STREAM)
         drawn = counter_rng.integers(episode_seed, 1, 0, len(self.goals))[:, 0]
         self.goal_index = torch.where(mask, drawn, self.goal_index)
-        required = self.goal[:, 1:] if self.config.num_objects > 1 else self.goal[:, 1:2]
-        fresh = reset_rooms(self.config, self._seed, self._episode, required)
-        self.state = fresh.where(mask, self.state) if hasattr(self, "state") else fresh
+        self.state = self._draw_rooms().where(mask, self.state)
         self.num_steps = torch.where(mask, 0, self.num_steps)
 
     def step(self, action: Int64[Tensor, " B"]) -> RoomsStep:
@@ -156,6 +153,12 @@ class PlayroomRooms:
     def render_state(self, state: PlayroomState) -> UInt8[Tensor, "B H W 3"]:
         """Draw any state of these rooms' configuration."""
         return self._renderer(state)
+
+    def _draw_rooms(self) -> PlayroomState:
+        """Draw the room that each seed, episode and goal asks for."""
+        num_kinds = min(2, self.config.num_objects)
+        kinds = self.goal[:, 1 : 1 + num_kinds]
+        return reset_rooms(self.config, self._seed, self._episode, kinds)
 
 
 def check_render_mode(render_mode: Any) -> None:
