@@ -15,7 +15,7 @@ from algdistill.evaluation import (
 )
 from language_agent import PAID_BY, PaidBy
 from playroom_domain import LabelledScores
-from run_folder import Arrays, RunFolder, versions
+from run_folder import Arrays, RunFolder, machine, versions
 from vlmreward.evaluation import evaluate_reward
 
 ENCODER_COLUMNS = tuple(field.name for field in fields(LabelledScores))
@@ -43,6 +43,7 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
+        "machine": machine(),
         "seconds": run.seconds(),
         "encoder": encoder_summary(results.encoder, results.threshold),
         "agent": agent_summary(results.agents),

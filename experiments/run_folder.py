@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
@@ -80,3 +81,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def machine() -> str:
+    """Describe the machine in words."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"
