@@ -3,7 +3,7 @@
     python experiments/playroom.py --preset demo
     python experiments/playroom.py --preset full
 
-1. ``encoder``: measure the shipped encoder's reward on fresh frames.
+1. ``speed``, ``encoder``: measure the shipped encoder's speed, and its reward on fresh frames.
 2. ``agent_*``: train an SB3 agent from pixels on VLM reward only; the same on the true reward.
 3. ``sources``: train many source learners on VLM reward, each on its own hidden goal.
 4. ``distil_*``: distil their learning histories into a transformer.
@@ -15,6 +15,7 @@ within distillation, from its last checkpoint).
 """
 
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from algdistill.tasks import TaskSpace
 from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
 from hidden_goals import (
     EPISODE_LENGTH,
+    NUM_MOVES,
     ROOM_CONFIG,
     HiddenGoalRooms,
     HiddenGoalTasks,
@@ -46,11 +48,12 @@ from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 from vlmreward import RewardModel, load_encoder
-from vlmreward_envs.playroom import Family
+from vlmreward_envs.playroom import Family, PlayroomRooms
 
 TASK_SETS = ("train", "validation", "test")
 NUM_VALIDATION_CELLS, NUM_TEST_CELLS, NUM_VALIDATION_TASKS = 6, 8, 64
 NUM_WATCHED_ROOMS = 4
+NUM_SPEED_ROOMS, NUM_SPEED_CALLS = 1024, 8
 CONTEXT_LENGTH = 5 * EPISODE_LENGTH
 FRESH_FRAMES_SEED, ROOMS_SEED = 2_000_001, 2_000_002
 
@@ -139,6 +142,7 @@ def main(
     run = RunFolder(Path("runs") / (run_name or f"playroom_{preset}"), settings)
     reward_model = find_rewards()
 
+    speed = run.stage("speed", partial(measure_speed, reward_model))
     encoder = run.stage("encoder", partial(measure_encoder, reward_model, settings))
     agents: Agents = {
         (paid_by, seed): run.stage(
@@ -159,7 +163,7 @@ def main(
         run.stage(f"distil_{seed}", partial(distil, rooms, seed, settings, run.path))
     in_context = run.stage("in_context", partial(learn_in_context, rooms, settings, run.path))
 
-    results = Results(reward_model.head.threshold, encoder, agents, sources, in_context)
+    results = Results(reward_model.head.threshold, speed, encoder, agents, sources, in_context)
     summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
     drawn = figures(results, summary, rooms["test"])
@@ -168,6 +172,31 @@ def main(
     write_atomically(run.path / "figures" / "overview.png", overview(drawn))
     report = write_report(run.path, summary, drawn, limitations=LIMITATIONS)
     print(f"report: {report}")
+
+
+def measure_speed(reward_model: RewardModel) -> Arrays:
+    """Measure frames drawn, and frames scored, per second on this machine as it is now."""
+    rooms = PlayroomRooms(NUM_SPEED_ROOMS)
+    actions = torch.randint(
+        0, NUM_MOVES, (NUM_SPEED_ROOMS,), generator=torch.Generator().manual_seed(0)
+    )
+    frames = rooms.render()
+
+    def step_and_draw() -> None:
+        rooms.step(actions)
+        rooms.render()
+
+    rates = {}
+    for name, work in (
+        ("playroom_frames_per_second", step_and_draw),
+        ("encoder_frames_per_second", lambda: reward_model.encoder.encode_obs({"pixels": frames})),
+    ):
+        work()
+        started = time.perf_counter()
+        for _ in range(NUM_SPEED_CALLS):
+            work()
+        rates[name] = NUM_SPEED_CALLS * NUM_SPEED_ROOMS / (time.perf_counter() - started)
+    return {name: np.array(rate) for name, rate in rates.items()}
 
 
 def measure_encoder(reward_model: RewardModel, settings: Preset) -> Arrays:

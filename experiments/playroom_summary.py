@@ -27,6 +27,7 @@ class Results:
     """The arrays of every stage, and the threshold that the reward was paid at."""
 
     threshold: float
+    speed: Arrays
     encoder: Arrays
     agents: Agents
     sources: Arrays
@@ -45,6 +46,11 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "seconds": run.seconds(),
+        "speed": {
+            name: round(float(rate))
+            for name, rate in results.speed.items()
+            if name.endswith("per_second")
+        },
         "encoder": encoder_summary(results.encoder, results.threshold),
         "agent": agent_summary(results.agents),
         "source": {
