@@ -16,7 +16,6 @@ within distillation, from its last checkpoint).
 
 import shutil
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -29,7 +28,7 @@ from algdistill.agents import InContextAgent, RandomAgent
 from algdistill.evaluation import evaluate_in_context
 from algdistill.histories import HistoryStore, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig, load_model
-from algdistill.sources import TabularQLearning, TabularQLearningConfig
+from algdistill.sources import TabularQLearning
 from algdistill.tasks import TaskSpace
 from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
 from hidden_goals import (
@@ -43,6 +42,7 @@ from hidden_goals import (
 )
 from language_agent import GOAL, PAID_BY, PaidBy, train_agent
 from playroom_domain import NAMED_KINDS, family_goals, labelled_scores
+from playroom_presets import PRESETS, Preset
 from playroom_report import LIMITATIONS, figures, overview
 from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
@@ -58,70 +58,6 @@ CONTEXT_LENGTH = 5 * EPISODE_LENGTH
 FRESH_FRAMES_SEED, ROOMS_SEED = 2_000_001, 2_000_002
 
 Rooms = dict[str, HiddenGoalRooms]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How much of everything.
-
-    Attributes:
-        frames_per_goal: Fresh frames on which each goal's reward is measured.
-        agent_steps: Environment steps of each SB3 agent.
-        agent_seeds: SB3 agents trained on each reward.
-        num_train_tasks: Source learners, each with a room and a hidden goal of its own.
-        num_test_tasks: Rooms of the evaluation.
-        source: Of the source learners.
-        num_updates: Gradient steps of each distillation.
-        distil_seeds: Distillations.
-        num_episodes: In-context episodes in each test room.
-    """
-
-    frames_per_goal: int
-    agent_steps: int
-    agent_seeds: int
-    num_train_tasks: int
-    num_test_tasks: int
-    source: TabularQLearningConfig
-    num_updates: int
-    distil_seeds: int
-    num_episodes: int
-
-
-PRESETS = {
-    "debug": Preset(
-        frames_per_goal=16,
-        agent_steps=2048,
-        agent_seeds=1,
-        num_train_tasks=40,
-        num_test_tasks=8,
-        source=TabularQLearningConfig(num_episodes=12, exploration_episodes=6),
-        num_updates=4,
-        distil_seeds=1,
-        num_episodes=10,
-    ),
-    "demo": Preset(
-        frames_per_goal=64,
-        agent_steps=80_000,
-        agent_seeds=1,
-        num_train_tasks=1500,
-        num_test_tasks=96,
-        source=TabularQLearningConfig(),
-        num_updates=1200,
-        distil_seeds=1,
-        num_episodes=30,
-    ),
-    "full": Preset(
-        frames_per_goal=256,
-        agent_steps=120_000,
-        agent_seeds=3,
-        num_train_tasks=2500,
-        num_test_tasks=192,
-        source=TabularQLearningConfig(),
-        num_updates=1800,
-        distil_seeds=3,
-        num_episodes=50,
-    ),
-}
 
 
 def main(

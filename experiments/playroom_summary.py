@@ -46,11 +46,7 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "seconds": run.seconds(),
-        "speed": {
-            name: round(float(rate))
-            for name, rate in results.speed.items()
-            if name.endswith("per_second")
-        },
+        "speed": {name: round(float(rate)) for name, rate in results.speed.items()},
         "encoder": encoder_summary(results.encoder, results.threshold),
         "agent": agent_summary(results.agents),
         "source": {

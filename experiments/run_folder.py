@@ -55,7 +55,7 @@ class RunFolder:
                 np.savez_compressed(stream, seconds=seconds, **arrays)
             os.replace(partial, file)
         with np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
+            return {name: stored[name] for name in stored.files if name != "seconds"}
 
     def seconds(self) -> dict[str, float]:
         """Return what each finished stage took."""

@@ -1,0 +1,69 @@
+"""How much of everything the Playroom experiment does."""
+
+from dataclasses import dataclass
+
+from algdistill.sources import TabularQLearningConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much of everything.
+
+    Attributes:
+        frames_per_goal: Fresh frames on which each goal's reward is measured.
+        agent_steps: Environment steps of each SB3 agent.
+        agent_seeds: SB3 agents trained on each reward.
+        num_train_tasks: Source learners, each with a room and a hidden goal of its own.
+        num_test_tasks: Rooms of the evaluation.
+        source: Of the source learners.
+        num_updates: Gradient steps of each distillation.
+        distil_seeds: Distillations.
+        num_episodes: In-context episodes in each test room.
+    """
+
+    frames_per_goal: int
+    agent_steps: int
+    agent_seeds: int
+    num_train_tasks: int
+    num_test_tasks: int
+    source: TabularQLearningConfig
+    num_updates: int
+    distil_seeds: int
+    num_episodes: int
+
+
+PRESETS = {
+    "debug": Preset(
+        frames_per_goal=16,
+        agent_steps=2048,
+        agent_seeds=1,
+        num_train_tasks=40,
+        num_test_tasks=8,
+        source=TabularQLearningConfig(num_episodes=12, exploration_episodes=6),
+        num_updates=4,
+        distil_seeds=1,
+        num_episodes=10,
+    ),
+    "demo": Preset(
+        frames_per_goal=64,
+        agent_steps=80_000,
+        agent_seeds=1,
+        num_train_tasks=1500,
+        num_test_tasks=96,
+        source=TabularQLearningConfig(),
+        num_updates=1200,
+        distil_seeds=1,
+        num_episodes=30,
+    ),
+    "full": Preset(
+        frames_per_goal=256,
+        agent_steps=120_000,
+        agent_seeds=3,
+        num_train_tasks=2500,
+        num_test_tasks=192,
+        source=TabularQLearningConfig(),
+        num_updates=1800,
+        distil_seeds=3,
+        num_episodes=50,
+    ),
+}
