@@ -30,6 +30,7 @@ from vlmreward_envs.playroom.language import (
     NEXT_TO_NOTHING,
     NUM_OBJECT_KINDS,
     OBJECT_NAMES,
+    put_sentence,
 )
 
 # No training sentence names these: each colour once, each shape once.
@@ -38,7 +39,7 @@ HELD_OUT_KINDS = tuple(OBJECT_NAMES.index(name) for name in HELD_OUT_NAMES)
 NAMED_KINDS = tuple(k for k in range(NUM_OBJECT_KINDS) if k not in HELD_OUT_KINDS)
 
 _NULL_SENTENCE = {Family.FIND: NEXT_TO_NOTHING, Family.LIFT: HOLDING_NOTHING}
-_NUM_PUT_NEGATIVES = 63
+_NUM_UNIFORM = 30
 _BESIDE = torch.tensor([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
@@ -109,30 +110,29 @@ class PlayroomCaptions:
 
 
 def family_goals(family: Family, rng: np.random.Generator) -> tuple[Goal, ...]:
-    """Return goals of a family with their fixed negatives (Baumli et al. 2023).
+    """Return 36 goals of a family with their fixed negatives (Baumli et al. 2023).
 
     FIND and LIFT: every sentence of the family against all the others and the one that says
-    "nothing". PUT: 36 random pairs, each against 63 others drawn uniformly.
+    "nothing". PUT: random pairs, each against every other partner of its first object and 30
+    sentences drawn uniformly.
     """
     sentences = [goal.sentence for goal in all_goals(family)]
-    if family is Family.PUT:
-        chosen = rng.permutation(len(sentences))
+    if family is not Family.PUT:
+        vocabulary = [*sentences, _NULL_SENTENCE[family]]
         return tuple(
-            Goal(
-                sentences[index],
-                negative_prompts=[
-                    sentences[other]
-                    for other in rng.permutation(len(sentences))
-                    if other != index and not _is_mirrored(sentences[index], sentences[other])
-                ][:_NUM_PUT_NEGATIVES],
-            )
-            for index in chosen[:36]
+            Goal(sentence, negative_prompts=[other for other in vocabulary if other != sentence])
+            for sentence in sentences
         )
-    vocabulary = [*sentences, _NULL_SENTENCE[family]]
-    return tuple(
-        Goal(sentence, negative_prompts=[other for other in vocabulary if other != sentence])
-        for sentence in sentences
-    )
+    goals = []
+    for index in rng.permutation(len(sentences))[:NUM_OBJECT_KINDS]:
+        first, second = sentences[index].removeprefix("the ").split(" is next to the ")
+        said = (sentences[index], put_sentence(second, first))  # the same, either way round
+        partners = [put_sentence(first, other) for other in OBJECT_NAMES if other != first]
+        drawn = [sentences[other] for other in rng.permutation(len(sentences))]
+        others = [text for text in drawn if text not in partners and text not in said]
+        negatives = [text for text in partners if text not in said] + others[:_NUM_UNIFORM]
+        goals.append(Goal(sentences[index], negative_prompts=negatives))
+    return tuple(goals)
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,3 @@ def labelled_scores(
             columns["is_held_out"].append(np.full(frames_per_goal, bool(named)))
             num_goals += 1
     return LabelledScores(**{name: np.concatenate(parts) for name, parts in columns.items()})
-
-
-def _is_mirrored(sentence: str, other: str) -> bool:
-    """Tell whether two PUT sentences say the same with the objects exchanged."""
-    first, second = sentence.removeprefix("the ").split(" is next to the ")
-    return other == f"the {second} is next to the {first}"

@@ -10,7 +10,6 @@ import copy
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ def main(
     run_name: str = "encoder",
     num_steps: int = 8000,
     seed: int = 0,
-    false_positive_rate: float = 0.003,
+    false_positive_rate: float = 0.007,
     num_threads: int = 2,
 ) -> None:
     """Train, calibrate, measure and save the encoder.
@@ -72,9 +71,7 @@ def main(
         num_steps=num_steps, batch_size=128, learning_rate=2e-3, seed=seed,
         checkpoint_interval=500, evaluation_interval=500,
     )  # fmt: skip
-    started = time.perf_counter()
     model = pretrain(MODEL_CONFIG, PlayroomCaptions(), config, run_dir, evaluate=quick_metrics)
-    seconds = time.perf_counter() - started
 
     # Calibrate and measure the half-precision weights that ship, not the ones just trained.
     path = save_encoder(model, MODEL_CONFIG, run_dir / "playroom")
@@ -90,7 +87,6 @@ def main(
         "command": shlex.join(["python", *sys.argv]),
         "seed": seed,
         "num_frames": num_steps * config.batch_size,
-        "seconds_of_last_session": round(seconds),
         "num_threads": num_threads,
         "torch": torch.__version__,
         "held_out_kinds": list(HELD_OUT_KINDS),
@@ -111,7 +107,7 @@ def measure(encoder: OpenCLIPEncoder, head: SoftmaxHead) -> dict[str, object]:
         **{f"{name}_seen": (test.family == name) & ~test.is_held_out for name in test.families},
         **{f"{name}_held_out": (test.family == name) & test.is_held_out for name in test.families},
     }
-    return {
+    accuracy = {
         name: evaluate_reward(
             test.labels[rows],
             test.scores[rows],
@@ -120,6 +116,10 @@ def measure(encoder: OpenCLIPEncoder, head: SoftmaxHead) -> dict[str, object]:
             generator=np.random.default_rng(TEST_SEED),
         ).to_dict()
         for name, rows in groups.items()
+    }
+    return {
+        name: {key: value for key, value in found.items() if key != "per_goal"}
+        for name, found in accuracy.items()
     }
 
 

@@ -68,5 +68,6 @@ def test_goals_have_fixed_negatives_without_themselves() -> None:
     assert puts == family_goals(Family.PUT, np.random.default_rng(0))
     for goal in puts:
         first, second = goal.prompts[0].removeprefix("the ").split(" is next to the ")
-        assert len(goal.negative_prompts) == 63
+        assert len(goal.negative_prompts) == 34 + 30
+        assert sum(text.startswith(f"the {first} is") for text in goal.negative_prompts) >= 34
         assert f"the {second} is next to the {first}" not in goal.negative_prompts
