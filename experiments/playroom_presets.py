@@ -46,7 +46,7 @@ PRESETS = {
     ),
     "demo": Preset(
         frames_per_goal=64,
-        agent_steps=80_000,
+        agent_steps=60_000,
         agent_seeds=1,
         num_train_tasks=1500,
         num_test_tasks=96,
@@ -57,7 +57,7 @@ PRESETS = {
     ),
     "full": Preset(
         frames_per_goal=256,
-        agent_steps=120_000,
+        agent_steps=80_000,
         agent_seeds=3,
         num_train_tasks=2500,
         num_test_tasks=192,
