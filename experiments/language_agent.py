@@ -116,7 +116,9 @@ def evaluate_agent(
     rooms = envs.unwrapped.vector_env.rooms  # type: ignore[attr-defined]
     obs = envs.reset()
     success: list[NDArray[np.bool_]] = []
-    frames, probability, reached = [rooms.render()[0].numpy()], [0.0], [False]
+    frames = [rooms.render()[0].numpy()]
+    probability = [float(reward_model.score(frames[0][None]).probability)]
+    reached = [bool(rooms.success[0])]
     for episode in range(num_episodes // NUM_ENVS):
         achieved = np.zeros(NUM_ENVS, dtype=np.bool_)
         for _ in range(MAX_EPISODE_STEPS):
