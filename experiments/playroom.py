@@ -218,7 +218,7 @@ def distil(rooms: Rooms, seed: int, settings: Preset, run_dir: Path) -> Arrays:
         start_fraction=0.2,
         generator=np.random.default_rng(seed),
     )
-    config = TrainingConfig(num_updates=settings.num_updates, batch_size=32, evaluate_every=600)
+    config = TrainingConfig(num_updates=settings.num_updates, evaluate_every=400)
     result = Trainer(
         model, sampler, config, run_dir / f"distil_{seed}", evaluate=evaluate, generator=generator
     ).train()
