@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from rich.progress import Progress
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
@@ -62,13 +63,22 @@ def make_envs(reward_model: RewardModel, seed: int, ends_by: PaidBy | None) -> V
 
 
 class EpisodeLog(BaseCallback):
-    """Keeps both returns of every training episode."""
+    """Keeps both returns of every training episode, and shows how far training is."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_steps: int) -> None:
         super().__init__()
         self.episodes: list[tuple[int, float, float]] = []
+        self._progress = Progress()
+        self._bar = self._progress.add_task("training the agent", total=num_steps)
+
+    def _on_training_start(self) -> None:
+        self._progress.start()
+
+    def _on_training_end(self) -> None:
+        self._progress.stop()
 
     def _on_step(self) -> bool:
+        self._progress.update(self._bar, completed=self.num_timesteps)
         for info in self.locals["infos"]:
             if "env_episode_return" in info:
                 returns = (info["episode"]["r"], info["env_episode_return"])
@@ -102,8 +112,8 @@ def train_agent(
         seed=seed,
         device="cpu",
     )
-    log = EpisodeLog()
-    callbacks = CallbackList([log, VLMRewardCallback(), ProgressBarCallback()])
+    log = EpisodeLog(num_steps)
+    callbacks = CallbackList([log, VLMRewardCallback()])
     agent.learn(num_steps, callback=callbacks, tb_log_name=f"agent_{paid_by}_{seed}")
     return _binned(log.episodes, num_steps) | evaluate_agent(agent, reward_model)
 

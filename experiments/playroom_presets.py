@@ -38,7 +38,7 @@ PRESETS = {
         agent_steps=2048,
         agent_seeds=1,
         num_train_tasks=40,
-        num_test_tasks=8,
+        num_test_tasks=48,
         source=TabularQLearningConfig(num_episodes=12, exploration_episodes=6),
         num_updates=4,
         distil_seeds=1,

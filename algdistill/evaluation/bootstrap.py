@@ -41,11 +41,15 @@ def mean_return(returns: Float[np.ndarray, "R N E"]) -> Float[np.ndarray, " E"]:
 
 
 def improvement(num_episodes: int) -> Statistic:
-    """Mean return of the last ``num_episodes`` episodes over that of the first, one figure."""
+    """Mean return of the last ``num_episodes`` episodes over that of the first, one figure.
+
+    Infinite where the first episodes earned nothing and the last did.
+    """
 
     def ratio(returns: Float[np.ndarray, "R N E"]) -> Float[np.ndarray, " 1"]:
         last, first = returns[..., -num_episodes:].mean(), returns[..., :num_episodes].mean()
-        return np.array([last / first])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.array([last / first])
 
     return ratio
 
