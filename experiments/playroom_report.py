@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import plots
 from hidden_goals import EPISODE_LENGTH, ROOM_CONFIG, HiddenGoalRooms
@@ -24,7 +23,6 @@ LIMITATIONS = (
     "Episodes of the in-context part have a fixed length and do not end on success.",
 )
 _AGENT_LABELS = {"vlm": "trained on VLM reward", "env": "trained on the true reward"}
-_WATCHED_ROOM = 0
 _EPISODE_TITLE = "An episode as the reward model sees it"
 _IN_CONTEXT_TITLE = "Learning in context, weights frozen"
 
@@ -79,8 +77,9 @@ def _training(results: Results) -> Figure:
     return Figure(
         "VLM return and ground-truth return over training",
         f"Return per episode of PPO on “{GOAL}”, one panel per agent. Where the VLM return rises "
-        "and the ground truth does not, an agent fools its reward model. The reference agent's "
-        "episodes do not end where the VLM pays, so its VLM return can exceed 1.",
+        "and the ground truth does not, an agent fools its reward model. The left agent's episodes "
+        "end when the VLM pays; where it misses a success they go on and the ground truth counts "
+        "every further step, so that its return can exceed 1.",
         plots.training_returns(curves),
     )
 
@@ -144,21 +143,27 @@ def _shown_episodes(results: Results) -> tuple[int, ...]:
     return (0, num_episodes // 4, num_episodes - 1)
 
 
+def _watched_room(results: Results) -> int:
+    """Return the watched room with the farthest goal that the last agent ended up finding."""
+    num_watched = results.in_context["positions"].shape[1]
+    optimum = results.in_context["optimum"][:num_watched]
+    found = results.in_context["returns"][-1, :num_watched, -1] > optimum / 2
+    return int(np.where(found, optimum, np.inf).argmin())
+
+
 def _in_context_gif(results: Results, rooms: HiddenGoalRooms, episode: int) -> Figure:
-    state = rooms.state[torch.full((EPISODE_LENGTH,), _WATCHED_ROOM)]
+    room = _watched_room(results)
+    state = rooms.state[torch.full((EPISODE_LENGTH,), room)]
     steps = slice(episode * EPISODE_LENGTH, (episode + 1) * EPISODE_LENGTH)
-    position = results.in_context["positions"][steps, _WATCHED_ROOM]
+    position = results.in_context["positions"][steps, room]
     frames = PlayroomRenderer(ROOM_CONFIG)(
         replace(state, position=torch.from_numpy(position))
     ).numpy()
-    name = OBJECT_NAMES[int(rooms.goal[_WATCHED_ROOM, 1])]
+    cell = position[:, 1] * ROOM_CONFIG.grid_size + position[:, 0]
+    name = OBJECT_NAMES[int(rooms.goal[room, 1])]
     return Figure(
         f"In-context episode {episode + 1}",
-        f"The hidden goal is “{find_sentence(name)}”. A green border marks paid steps.",
-        plots.gif(frames, rewarded=_paid(rooms, position)),
+        f"The hidden goal is “{find_sentence(name)}”. A green border marks paid steps. Of the few "
+        "rooms that are watched, this has the farthest goal that the agent ended up finding.",
+        plots.gif(frames, rewarded=rooms.rewards[room].numpy()[cell] > 0),
     )
-
-
-def _paid(rooms: HiddenGoalRooms, position: NDArray[np.int64]) -> NDArray[np.bool_]:
-    cell = position[:, 1] * ROOM_CONFIG.grid_size + position[:, 0]
-    return rooms.rewards[_WATCHED_ROOM].numpy()[cell] > 0
