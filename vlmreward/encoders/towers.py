@@ -17,7 +17,7 @@ _WIDTHS = (32, 64, 128, 256)
 class PatchConvNet(nn.Module):
     """Overlapping 8×8 patches at stride 4, two stages of dense 3×3 convolutions, mean pooling.
 
-    Made for CPUs: 40 MFLOP for a 96×96 frame and no depthwise convolution, whose memory traffic
+    Made for CPUs: 41 MFLOP for a 96×96 frame and no depthwise convolution, whose memory traffic
     costs more there than its arithmetic saves.
 
     ==============  ======  ========
