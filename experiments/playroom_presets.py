@@ -51,7 +51,7 @@ PRESETS = {
         num_train_tasks=1500,
         num_test_tasks=96,
         source=TabularQLearningConfig(),
-        num_updates=1200,
+        num_updates=1900,
         distil_seeds=1,
         num_episodes=30,
     ),
