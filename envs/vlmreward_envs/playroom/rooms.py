@@ -150,10 +150,6 @@ class PlayroomRooms:
         """Draw the rooms (or those selected), as uint8 RGB 0–255."""
         return self._renderer(self.state[rooms])
 
-    def render_state(self, state: PlayroomState) -> UInt8[Tensor, "B H W 3"]:
-        """Draw any state of these rooms' configuration."""
-        return self._renderer(state)
-
     def _draw_rooms(self) -> PlayroomState:
         """Draw the room that each seed, episode and goal asks for."""
         num_kinds = min(2, self.config.num_objects)
