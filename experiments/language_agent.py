@@ -127,7 +127,7 @@ def evaluate_agent(
     obs = envs.reset()
     success: list[NDArray[np.bool_]] = []
     frames = [rooms.render()[0].numpy()]
-    probability = [float(reward_model.score(frames[0][None]).probability)]
+    probability = [float(reward_model.score(frames[0][None]).score)]
     reached = [bool(rooms.success[0])]
     for episode in range(num_episodes // NUM_ENVS):
         achieved = np.zeros(NUM_ENVS, dtype=np.bool_)
@@ -137,7 +137,7 @@ def evaluate_agent(
             achieved |= np.array([info["env_reward"] > 0 for info in infos])
             if episode == 0 and not dones[0] and not reached[-1]:
                 frames.append(rooms.render()[0].numpy())
-                probability.append(infos[0]["vlm_probability"])
+                probability.append(infos[0]["vlm_score"])
                 reached.append(infos[0]["env_reward"] > 0)
         success.append(achieved)
     return {

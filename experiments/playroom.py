@@ -47,7 +47,7 @@ from playroom_report import LIMITATIONS, figures, overview
 from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
 from run_folder import Arrays, RunFolder, write_atomically, write_json
-from vlmreward import RewardModel, load_encoder
+from vlmreward import RewardModel, ThresholdHead, load_encoder
 from vlmreward_envs.playroom import Family, PlayroomRooms
 
 TASK_SETS = ("train", "validation", "test")
@@ -99,7 +99,7 @@ def main(
         run.stage(f"distil_{seed}", partial(distil, rooms, seed, settings, run.path))
     in_context = run.stage("in_context", partial(learn_in_context, rooms, settings, run.path))
 
-    results = Results(reward_model.head.threshold, speed, encoder, agents, sources, in_context)
+    results = Results(paid_above(reward_model), speed, encoder, agents, sources, in_context)
     summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
     drawn = figures(results, summary, rooms["test"])
@@ -139,7 +139,7 @@ def measure_encoder(reward_model: RewardModel, settings: Preset) -> Arrays:
     """Score fresh frames against goals of all families, beside the ground truth."""
     found = labelled_scores(
         reward_model.encoder,
-        reward_model.head.temperature,
+        1 / reward_model.encoder.logit_scale,
         np.random.default_rng(FRESH_FRAMES_SEED),
         settings.frames_per_goal,
     )
@@ -266,6 +266,12 @@ def find_rewards() -> RewardModel:
         load_encoder("playroom", device="cpu"),
         family_goals(Family.FIND, np.random.default_rng(0)),
     )
+
+
+def paid_above(reward_model: RewardModel) -> float:
+    """Return the threshold of the shipped encoder's head."""
+    assert isinstance(reward_model.head, ThresholdHead)
+    return reward_model.head.threshold
 
 
 def lift_reward(finder: RewardModel) -> RewardModel:

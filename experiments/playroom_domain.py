@@ -30,6 +30,7 @@ from vlmreward_envs.playroom.language import (
     NEXT_TO_NOTHING,
     NUM_OBJECT_KINDS,
     OBJECT_NAMES,
+    alone_sentence,
     put_sentence,
 )
 
@@ -113,8 +114,8 @@ def family_goals(family: Family, rng: np.random.Generator) -> tuple[Goal, ...]:
     """Return 36 goals of a family with their fixed negatives (Baumli et al. 2023).
 
     FIND and LIFT: every sentence of the family against all the others and the one that says
-    "nothing". PUT: random pairs, each against every other partner of its first object and 30
-    sentences drawn uniformly.
+    "nothing". PUT: random pairs, each against every other partner of its first object, the
+    sentences that say that either object is next to nothing, and 30 sentences drawn uniformly.
     """
     sentences = [goal.sentence for goal in all_goals(family)]
     if family is not Family.PUT:
@@ -130,7 +131,9 @@ def family_goals(family: Family, rng: np.random.Generator) -> tuple[Goal, ...]:
         partners = [put_sentence(first, other) for other in OBJECT_NAMES if other != first]
         drawn = [sentences[other] for other in rng.permutation(len(sentences))]
         others = [text for text in drawn if text not in partners and text not in said]
-        negatives = [text for text in partners if text not in said] + others[:_NUM_UNIFORM]
+        rivals = [text for text in partners if text not in said]
+        alone = [alone_sentence(first), alone_sentence(second)]
+        negatives = alone + rivals + others[:_NUM_UNIFORM]
         goals.append(Goal(sentences[index], negative_prompts=negatives))
     return tuple(goals)
 
@@ -172,8 +175,7 @@ def labelled_scores(
     num_goals = 0
     for family in Family:
         goals = family_goals(family, rng)
-        # Only probabilities are used here, so the threshold does not matter.
-        reward_model = RewardModel(encoder, goals, SoftmaxHead(temperature, threshold=0.5))
+        reward_model = RewardModel(encoder, goals, SoftmaxHead(temperature))
         for index, goal in enumerate(goals):
             parsed = parse_goal(goal.prompts[0])
             required = torch.tensor([parsed.kinds]).repeat(frames_per_goal, 1)
@@ -181,7 +183,7 @@ def labelled_scores(
             rows = goal_tensor([parsed], torch.device("cpu")).repeat(frames_per_goal, 1)
             scores = reward_model.score(renderer(state), index)
             columns["labels"].append(goal_reached(state, rows).numpy())
-            columns["scores"].append(scores.probability.cpu().numpy().astype(np.float64))
+            columns["scores"].append(scores.score.cpu().numpy().astype(np.float64))
             columns["goal_index"].append(np.full(frames_per_goal, num_goals))
             columns["family"].append(np.full(frames_per_goal, family.name.lower()))
             named = set(parsed.kinds) & set(HELD_OUT_KINDS)

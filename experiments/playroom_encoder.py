@@ -18,7 +18,7 @@ import tyro
 from numpy.typing import NDArray
 
 from playroom_domain import HELD_OUT_KINDS, PlayroomCaptions, labelled_scores
-from vlmreward import SoftmaxHead
+from vlmreward import SoftmaxHead, ThresholdHead
 from vlmreward.encoders import OpenCLIPEncoder, build_tokenizer, load_encoder, save_encoder
 from vlmreward.evaluation import (
     average_precision,
@@ -38,7 +38,7 @@ MODEL_CONFIG = {
         "image_size": 96,
     },
     "text_cfg": {
-        "context_length": 20,
+        "context_length": 16,
         "vocab_size": 49408,
         "width": 64,
         "heads": 4,
@@ -50,7 +50,7 @@ CALIBRATION_SEED, TEST_SEED = 1_000_001, 1_000_002
 
 def main(
     run_name: str = "encoder",
-    num_steps: int = 8000,
+    num_steps: int = 7000,
     seed: int = 0,
     false_positive_rate: float = 0.007,
     num_threads: int = 2,
@@ -68,8 +68,8 @@ def main(
     torch.set_num_threads(num_threads)
     run_dir = Path("runs") / run_name
     config = PretrainConfig(
-        num_steps=num_steps, batch_size=128, learning_rate=2e-3, seed=seed,
-        checkpoint_interval=500, evaluation_interval=500,
+        num_steps=num_steps, batch_size=128, captions_per_frame=6, near_misses_per_caption=2,
+        learning_rate=3e-3, seed=seed, checkpoint_interval=500, evaluation_interval=500,
     )  # fmt: skip
     model = pretrain(MODEL_CONFIG, PlayroomCaptions(), config, run_dir, evaluate=quick_metrics)
 
@@ -81,8 +81,8 @@ def main(
     threshold = threshold_for_false_positive_rate(
         calibration.scores[~calibration.labels], false_positive_rate
     )
-    head = SoftmaxHead(temperature=temperature, threshold=threshold)
-    metrics = measure(encoder, head)
+    head = ThresholdHead(SoftmaxHead(temperature=temperature), threshold=threshold)
+    metrics = measure(encoder, threshold)
     training = {
         "command": shlex.join(["python", *sys.argv]),
         "seed": seed,
@@ -97,10 +97,10 @@ def main(
     print(json.dumps(training, indent=2))
 
 
-def measure(encoder: OpenCLIPEncoder, head: SoftmaxHead) -> dict[str, object]:
+def measure(encoder: OpenCLIPEncoder, threshold: float) -> dict[str, object]:
     """Measure an encoder on fresh frames, for named and held-out objects and each family."""
     rng = np.random.default_rng(TEST_SEED)
-    test = labelled_scores(encoder, head.temperature, rng)
+    test = labelled_scores(encoder, 1 / encoder.logit_scale, rng)
     groups = {
         "seen": ~test.is_held_out,
         "held_out": test.is_held_out,
@@ -112,7 +112,7 @@ def measure(encoder: OpenCLIPEncoder, head: SoftmaxHead) -> dict[str, object]:
             test.labels[rows],
             test.scores[rows],
             test.goal_index[rows],
-            threshold=head.threshold,
+            threshold=threshold,
             generator=np.random.default_rng(TEST_SEED),
         ).to_dict()
         for name, rows in groups.items()

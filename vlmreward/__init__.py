@@ -11,20 +11,34 @@ from vlmreward.encoders import (
 )
 from vlmreward.frames import FrameError
 from vlmreward.goals import Goal, goals_from_prompts
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import (
+    ContrastHead,
+    CosineHead,
+    GoalBaselineHead,
+    Head,
+    SigmoidHead,
+    SoftmaxHead,
+    ThresholdHead,
+)
 from vlmreward.reward_model import RewardModel, Scores
 
 __all__ = [
     "CheckpointError",
+    "ContrastHead",
+    "CosineHead",
     "FakeEncoder",
     "FrameError",
     "Goal",
+    "GoalBaselineHead",
+    "Head",
     "ImageTextEncoder",
     "MissingModalityError",
     "OpenCLIPEncoder",
     "RewardModel",
     "Scores",
+    "SigmoidHead",
     "SoftmaxHead",
+    "ThresholdHead",
     "goals_from_prompts",
     "load_encoder",
     "save_encoder",

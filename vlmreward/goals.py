@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from vlmreward.frames import Frames, check_frames
 
 
 @dataclass(frozen=True, init=False)
 class Goal:
-    """A task said in words.
+    """A task said in words, shown in pictures, or both.
 
     Several `prompts` are several wordings of one goal: their unit embeddings are averaged and the
-    mean is scaled back to unit length, so that the similarity stays a cosine. `negative_prompts`
-    say what else the frame might show; a softmax head shares its probability among the goal and
-    its negatives.
+    mean is scaled back to unit length, so that the similarity stays a cosine. Several `images` are
+    treated alike. A goal with both lies between the two unit means, at `image_weight`, again at
+    unit length.
+
+    `negative_prompts` say what else the frame might show; a softmax head shares its probability
+    among the goal and its negatives. `baseline_prompts` say how the scene looks before anything is
+    done ("a car in the mountains"); a goal-baseline head pays for moving away from it.
 
     Describe the state that is wanted ("the person is next to the blue key"), not the deed that
     leads there ("go to the blue key"): a frame shows states.
+
+    Attributes:
+        prompts: Wordings of the goal.
+        negative_prompts: What else might be seen.
+        baseline_prompts: Wordings of the scene without the goal.
+        images: Goal images, uint8 RGB `[K, H, W, 3]`, or None.
+        image_weight: Share of the images where there are prompts too, in [0, 1].
 
     Example:
         >>> Goal("a red room", negative_prompts=["a green room", "a blue room"])
@@ -26,30 +42,69 @@ class Goal:
 
     Raises:
         TypeError: If a prompt is not a string.
-        ValueError: If there is no prompt, if one is empty or blank, if one is given twice, or if
-            the goal is among its own negatives. Letter case and runs of white space do not count
-            in the last two.
+        FrameError: If the images are no frames.
+        ValueError: If there is neither a prompt nor an image, if a prompt is empty or blank, if
+            one is given twice, if the goal is among its own negatives or baselines (letter case
+            and runs of white space do not count), or if the weight is outside [0, 1].
     """
 
     prompts: tuple[str, ...]
     negative_prompts: tuple[str, ...]
+    baseline_prompts: tuple[str, ...]
+    images: NDArray[np.uint8] | None = field(compare=False)
+    image_weight: float
+    images_digest: str | None = field(init=False)
 
     def __init__(
-        self, prompts: str | Sequence[str], negative_prompts: str | Sequence[str] = ()
+        self,
+        prompts: str | Sequence[str] = (),
+        negative_prompts: str | Sequence[str] = (),
+        *,
+        baseline_prompts: str | Sequence[str] = (),
+        images: Frames | None = None,
+        image_weight: float = 0.5,
     ) -> None:
-        object.__setattr__(self, "prompts", _as_prompts(prompts, "prompts"))
-        object.__setattr__(
-            self, "negative_prompts", _as_prompts(negative_prompts, "negative_prompts")
-        )
-        if not self.prompts:
-            raise ValueError("a goal needs at least one prompt, got none: say the goal in words")
-        own = {_canonical(prompt) for prompt in self.prompts}
-        shared = [text for text in self.negative_prompts if _canonical(text) in own]
-        if shared:
+        if not 0 <= image_weight <= 1:
+            raise ValueError(f"expected image_weight from 0 to 1, got {image_weight}")
+        own = _as_prompts(prompts, "prompts")
+        frames = None if images is None else np.array(check_frames(images), dtype=np.uint8)
+        if not own and frames is None:
             raise ValueError(
-                f"the goal is among its own negatives: {shared[0]!r}. The probability of the goal "
-                "could then never exceed one half; remove it from `negative_prompts`"
+                "a goal needs a prompt or an image, got neither: say the goal in words"
             )
+        values = {
+            "prompts": own,
+            "negative_prompts": _as_prompts(negative_prompts, "negative_prompts"),
+            "baseline_prompts": _as_prompts(baseline_prompts, "baseline_prompts"),
+            "images": frames,
+            "image_weight": float(image_weight),
+            "images_digest": None if frames is None else _digest(frames),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        _refuse_shared(own, self.negative_prompts, "negative_prompts", "negatives")
+        _refuse_shared(own, self.baseline_prompts, "baseline_prompts", "baselines")
+
+    def __repr__(self) -> str:
+        shown = [f"prompts={self.prompts}", f"negative_prompts={self.negative_prompts}"]
+        if self.baseline_prompts:
+            shown.append(f"baseline_prompts={self.baseline_prompts}")
+        if self.images is not None:
+            shown.append(f"images={list(self.images.shape)}, image_weight={self.image_weight}")
+        return f"Goal({', '.join(shown)})"
+
+    def config(self) -> dict[str, Any]:
+        """Describes the goal as JSON types; of images, only how many and a digest."""
+        described: dict[str, Any] = {
+            "prompts": list(self.prompts),
+            "negative_prompts": list(self.negative_prompts),
+        }
+        if self.baseline_prompts:
+            described["baseline_prompts"] = list(self.baseline_prompts)
+        if self.images is not None:
+            described["images"] = {"count": len(self.images), "sha256": self.images_digest}
+            described["image_weight"] = self.image_weight
+        return described
 
 
 def goals_from_prompts(
@@ -101,6 +156,22 @@ def goals_from_prompts(
         chosen = generator.choice(len(others), size=num_negatives, replace=False)
         goals.append(Goal(text, [others[index] for index in sorted(chosen)]))
     return tuple(goals)
+
+
+def _digest(frames: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
+
+
+def _refuse_shared(
+    prompts: tuple[str, ...], others: tuple[str, ...], field_name: str, role: str
+) -> None:
+    own = {_canonical(prompt) for prompt in prompts}
+    shared = [text for text in others if _canonical(text) in own]
+    if shared:
+        raise ValueError(
+            f"the goal is among its own {role}: {shared[0]!r}. The frame would be compared with "
+            f"what it is meant to show; remove it from `{field_name}`"
+        )
 
 
 def _canonical(prompt: str) -> str:

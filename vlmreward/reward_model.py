@@ -1,7 +1,7 @@
 """From observations and goals to rewards.
 
-Axes: `B` batch, `D` width of the embedding, `G` goals, `M` candidates of a goal (itself, then its
-negatives, then padding), `U` distinct candidates of all goals.
+Axes: `B` batch, `D` width of the embedding, `G` goals, `M` negatives of a goal, padded to the
+longest list, `U` distinct directions: every goal, negative and baseline once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from vlmreward.encoders import ImageTextEncoder
 from vlmreward.frames import PIXELS, Frames
+from vlmreward.goal_bank import GoalBank
 from vlmreward.goals import Goal
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import Head, head_config
 
 GoalIndex: TypeAlias = int | np.integer[Any] | Sequence[int] | NDArray[Any] | torch.Tensor
 """Which goal: one for the whole batch, or one per row."""
@@ -30,13 +31,12 @@ class Scores:
 
     Attributes:
         reward: What the learner is paid.
-        probability: That the frame shows the goal rather than one of its negatives (Eq. 1 of
-            Baumli et al.), in [0, 1].
+        score: What the head says of the observation, before any threshold; its range is the head's.
         embedding: Of the observations, unit length.
     """
 
     reward: Float[torch.Tensor, " B"]
-    probability: Float[torch.Tensor, " B"]
+    score: Float[torch.Tensor, " B"]
     embedding: Float[torch.Tensor, "B D"]
 
 
@@ -49,38 +49,41 @@ class RewardModel:
     Args:
         encoder: Embeds observations and texts.
         goals: One goal, or several to choose from row by row.
-        head: Turns similarities into rewards. The encoder's own calibrated head if None.
+        head: Turns similarities into scores and rewards, see `vlmreward.heads`. The encoder's own
+            calibrated head if None.
 
     Example:
         >>> import numpy as np
-        >>> from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead
+        >>> from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead, ThresholdHead
         >>> goals = [Goal("a red room", ["a green room"]), Goal("a green room", ["a red room"])]
-        >>> reward_model = RewardModel(FakeEncoder(), goals, SoftmaxHead(0.5, threshold=0.8))
+        >>> head = ThresholdHead(SoftmaxHead(temperature=0.5), threshold=0.8)
+        >>> reward_model = RewardModel(FakeEncoder(), goals, head)
         >>> red, green = np.zeros((2, 8, 8, 3), np.uint8)
         >>> red[..., 0], green[..., 1] = 255, 255
         >>> scores = reward_model.score(np.stack([red, green]), goal_index=0)
-        >>> scores.probability
+        >>> scores.score
         tensor([0.8808, 0.1192])
         >>> reward_model(np.stack([red, green]), goal_index=[0, 1])
         tensor([1., 1.])
 
     Raises:
-        ValueError: If there is no goal, if a goal has no negatives, or if there is neither a head
-            nor a calibrated encoder.
+        ValueError: If there is no goal, if a goal lacks the negatives or the baseline that the head
+            needs, or if there is neither a head nor a calibrated encoder.
     """
 
     def __init__(
         self,
         encoder: ImageTextEncoder,
         goals: Goal | Sequence[Goal],
-        head: SoftmaxHead | None = None,
+        head: Head | None = None,
     ) -> None:
         head = head or encoder.calibrated_head
         if head is None:
             raise ValueError(
-                f"encoder {encoder.name!r} has no calibrated head: pass SoftmaxHead(temperature=..."
-                ", threshold=...). The model's own temperature is "
-                f"{1 / encoder.logit_scale:.4g}; choose the threshold on labelled frames"
+                f"encoder {encoder.name!r} has no calibrated head: pass one, such as "
+                "ThresholdHead(SoftmaxHead(temperature=...), threshold=...). The model's own "
+                f"temperature is {1 / encoder.logit_scale:.4g}; choose the threshold on labelled "
+                "frames"
             )
         self.encoder = encoder
         self.head = head
@@ -88,12 +91,8 @@ class RewardModel:
         if not self.goals:
             raise ValueError("expected at least one goal, got none")
         for goal in self.goals:
-            if not goal.negative_prompts:
-                raise ValueError(
-                    f"{goal} has no negatives, so that its softmax probability is 1 whatever the "
-                    "frame shows: say what else a frame might show in `negative_prompts`"
-                )
-        self._embeddings, self._candidates, self._is_candidate = _embed_goals(encoder, self.goals)
+            _check_goal(goal, head)
+        self._bank = GoalBank.of(encoder, self.goals)
 
     @property
     def num_goals(self) -> int:
@@ -129,21 +128,20 @@ class RewardModel:
     ) -> Scores:
         """Scores observations that are embedded already; see `score`."""
         goal = self.check_goal_index(goal_index, len(embedding))
-        similarity = embedding @ self._embeddings.T
-        candidates = similarity.gather(1, self._candidates[goal])
-        probability = self.head.probability(candidates, self._is_candidate[goal])
-        return Scores(self.head.reward(probability), probability, embedding)
+        score = self.head.score(self._bank.similarities(embedding, goal))
+        return Scores(self.head.reward(score), score, embedding)
+
+    def goal_embeddings(self, goal_index: GoalIndex) -> Float[torch.Tensor, "B D"]:
+        """Returns the unit embeddings of goals, which a goal-conditioned policy can observe."""
+        num_rows = int(np.size(torch.as_tensor(goal_index).cpu().numpy()))
+        return self._bank.goal_embeddings(self.check_goal_index(goal_index, num_rows))
 
     def config(self) -> dict[str, Any]:
         """Describes the reward for the record of a run, as JSON types."""
         return {
             "encoder": self.encoder.name,
-            "temperature": self.head.temperature,
-            "threshold": self.head.threshold,
-            "goals": [
-                {"prompts": list(goal.prompts), "negative_prompts": list(goal.negative_prompts)}
-                for goal in self.goals
-            ],
+            "head": head_config(self.head),
+            "goals": [goal.config() for goal in self.goals],
         }
 
     def check_goal_index(self, goal_index: GoalIndex, num_rows: int) -> Int[torch.Tensor, " B"]:
@@ -166,26 +164,15 @@ class RewardModel:
         return index.to(self.encoder.device, torch.long)
 
 
-def _embed_goals(
-    encoder: ImageTextEncoder, goals: Sequence[Goal]
-) -> tuple[Float[torch.Tensor, "U D"], Int[torch.Tensor, "G M"], Bool[torch.Tensor, "G M"]]:
-    """Embeds every distinct candidate once, and says which ones each goal is compared with."""
-    rows: dict[tuple[str, ...], int] = {}
-    candidates = [
-        [
-            rows.setdefault(prompts, len(rows))
-            for prompts in (goal.prompts, *((text,) for text in goal.negative_prompts))
-        ]
-        for goal in goals
-    ]
-    widest = max(map(len, candidates))
-    padded = torch.tensor([row + [0] * (widest - len(row)) for row in candidates])
-    lengths = torch.tensor([len(row) for row in candidates])
-    is_candidate = torch.arange(widest) < lengths[:, None]
-
-    # One pass over all texts; a goal of several prompts is then the unit mean of its unit rows.
-    texts = [text for prompts in rows for text in prompts]
-    embedded = iter(encoder.encode_text(texts))
-    means = torch.stack([torch.stack([next(embedded) for _ in row]).mean(dim=0) for row in rows])
-    embeddings = torch.nn.functional.normalize(means, dim=1)
-    return embeddings, padded.to(encoder.device), is_candidate.to(encoder.device)
+def _check_goal(goal: Goal, head: Head) -> None:
+    kind = type(head).__name__
+    if head.needs_negatives and not goal.negative_prompts:
+        raise ValueError(
+            f"{goal} has no negatives, and {kind} compares a goal with them: say what else a frame "
+            "might show in `negative_prompts`"
+        )
+    if head.needs_baseline and not goal.baseline_prompts:
+        raise ValueError(
+            f"{goal} has no baseline, and {kind} starts from one: say how the scene looks without "
+            "the goal in `baseline_prompts`"
+        )

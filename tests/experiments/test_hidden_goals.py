@@ -51,7 +51,7 @@ def test_rewards_are_those_of_the_frame_the_action_led_to(
         result = tasks.step(actions)
         state = step_rooms(ROOM_CONFIG, state, actions)
         assert torch.equal(result.next_obs, state.position)
-        probability = reward_model.score(renderer(state), rooms.goal[:, 1]).probability
+        probability = reward_model.score(renderer(state), rooms.goal[:, 1]).score
         clear = (probability - reward_model.head.threshold).abs() > 1e-4
         assert clear.any()
         paid = probability > reward_model.head.threshold

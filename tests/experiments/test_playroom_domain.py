@@ -6,7 +6,7 @@ import playroom_domain
 from playroom_domain import HELD_OUT_KINDS, HELD_OUT_NAMES, PlayroomCaptions, family_goals
 from vlmreward_envs.playroom import Family, PlayroomConfig, PlayroomState
 from vlmreward_envs.playroom.dynamics import next_to_each_other, next_to_person
-from vlmreward_envs.playroom.language import HOLDING_NOTHING, NEXT_TO_NOTHING
+from vlmreward_envs.playroom.language import HOLDING_NOTHING, NEXT_TO_NOTHING, alone_sentence
 
 
 def test_held_out_kinds_have_each_colour_and_each_shape_once() -> None:
@@ -68,6 +68,7 @@ def test_goals_have_fixed_negatives_without_themselves() -> None:
     assert puts == family_goals(Family.PUT, np.random.default_rng(0))
     for goal in puts:
         first, second = goal.prompts[0].removeprefix("the ").split(" is next to the ")
-        assert len(goal.negative_prompts) == 34 + 30
+        assert len(goal.negative_prompts) == 2 + 34 + 30
+        assert {alone_sentence(first), alone_sentence(second)} < set(goal.negative_prompts)
         assert sum(text.startswith(f"the {first} is") for text in goal.negative_prompts) >= 34
         assert f"the {second} is next to the {first}" not in goal.negative_prompts

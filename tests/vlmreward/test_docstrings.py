@@ -6,7 +6,13 @@ import pytest
 MODULES = [
     "vlmreward.goals",
     "vlmreward.encoders.fake",
+    "vlmreward.heads.config",
+    "vlmreward.heads.contrast",
+    "vlmreward.heads.cosine",
+    "vlmreward.heads.goal_baseline",
+    "vlmreward.heads.sigmoid",
     "vlmreward.heads.softmax",
+    "vlmreward.heads.threshold",
     "vlmreward.reward_model",
     "vlmreward.wrappers.gymnasium",
 ]

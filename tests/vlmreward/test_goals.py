@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmreward import Goal, goals_from_prompts
+from vlmreward import FrameError, Goal, goals_from_prompts
 
 
 def test_a_single_prompt_becomes_a_tuple():
@@ -31,7 +31,7 @@ def test_blank_prompts_are_refused(blank, field):
 
 
 def test_no_prompt_is_refused():
-    with pytest.raises(ValueError, match="at least one prompt, got none"):
+    with pytest.raises(ValueError, match="needs a prompt or an image, got neither"):
         Goal([])
 
 
@@ -105,3 +105,26 @@ def test_sampling_needs_a_generator():
 def test_a_single_prompt_has_no_negatives_to_take():
     with pytest.raises(ValueError, match="at least two prompts, got 1"):
         goals_from_prompts(["a"])
+
+
+def test_goal_images_are_kept_apart_and_compared_by_content():
+    black, white = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.uint8)
+    goal = Goal("a dark room", images=black)
+    assert goal == Goal("a dark room", images=black.copy())
+    assert goal != Goal("a dark room", images=white)
+    assert goal != Goal("a dark room")
+    assert len({goal, Goal("a dark room", images=black.copy())}) == 1
+    black[:] = 7  # the goal has its own copy
+    assert goal.images.max() == 0
+
+
+def test_bad_goal_images_and_weights_are_refused():
+    with pytest.raises(FrameError, match="add the batch axis"):
+        Goal(images=np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"image_weight from 0 to 1, got 1\.5"):
+        Goal("a room", image_weight=1.5)
+
+
+def test_a_goal_among_its_baselines_is_refused():
+    with pytest.raises(ValueError, match="among its own baselines"):
+        Goal("a red room", baseline_prompts=["A  red room"])

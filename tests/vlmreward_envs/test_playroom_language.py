@@ -15,7 +15,12 @@ from vlmreward_envs.playroom import (
 )
 from vlmreward_envs.playroom.captions import Description
 from vlmreward_envs.playroom.dynamics import goal_tensor
-from vlmreward_envs.playroom.language import HOLDING_NOTHING, NEXT_TO_NOTHING, OBJECT_NAMES
+from vlmreward_envs.playroom.language import (
+    HOLDING_NOTHING,
+    NEXT_TO_NOTHING,
+    OBJECT_NAMES,
+    alone_sentence,
+)
 
 CONFIG = PlayroomConfig()
 RELATIONS = {"in the", "next to", "holding", "left of", "right of", "above", "below"}
@@ -58,6 +63,12 @@ def truth(state: PlayroomState, room: int, sentence: str) -> bool | None:
         columns, rows = ("left", "centre", "right"), ("top", "middle", "bottom")
         return (column, row) == (columns[thirds[person[0]]], rows[thirds[person[1]]])
     subject, _, rest = sentence.removeprefix("the ").partition(" is ")
+    if rest == "next to nothing":
+        apart = [
+            subject not in standing or distance(standing[subject], cell) != 1
+            for cell in standing.values()
+        ]
+        return (subject in standing or subject == held) and all(apart)
     if rest.startswith("next to the "):
         other = rest.removeprefix("next to the ")
         both = subject in standing and other in standing
@@ -88,6 +99,13 @@ def test_true_sentences_are_complete(walked: PlayroomState) -> None:
     sentences = {goal.sentence for goal in goals}
     for room, description in enumerate(describe(CONFIG, walked[:40])):
         expected = {goal.sentence for goal in goals if truth(walked, room, goal.sentence)}
+        assert expected == set(description.true) & sentences
+
+
+def test_what_stands_apart_is_said_to_be_next_to_nothing(walked: PlayroomState) -> None:
+    for room, description in enumerate(describe(CONFIG, walked[:40])):
+        sentences = {alone_sentence(name) for name in OBJECT_NAMES}
+        expected = {sentence for sentence in sentences if truth(walked, room, sentence)}
         assert expected == set(description.true) & sentences
 
 

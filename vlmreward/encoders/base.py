@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import Head
 
 
 class MissingModalityError(ValueError):
@@ -55,8 +55,8 @@ class ImageTextEncoder(Protocol):
         """How many tokens of a text it reads; it warns when a text is longer."""
 
     @property
-    def calibrated_head(self) -> SoftmaxHead | None:
-        """The temperature and threshold measured for this encoder, None where nobody has."""
+    def calibrated_head(self) -> Head | None:
+        """The head that was measured for this encoder, None where nobody has."""
 
     def encode_obs(self, obs: Mapping[str, Any]) -> Float[torch.Tensor, "B D"]:
         """Embeds a batch of observations, each row of unit length.

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.frames import PIXELS, to_tensor
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import Head
 
 COLORS: Mapping[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),
@@ -43,7 +43,7 @@ class FakeEncoder:
     Args:
         text_embeddings: Embeddings of particular texts, of width 16, scaled to unit length here.
         logit_scale: What it claims to be its model's own: 1 / temperature.
-        calibrated_head: What it claims to be its measured temperature and threshold.
+        calibrated_head: What it claims to be its measured head.
 
     Example:
         >>> import numpy as np
@@ -66,7 +66,7 @@ class FakeEncoder:
         text_embeddings: Mapping[str, Sequence[float]] | None = None,
         *,
         logit_scale: float = 100.0,
-        calibrated_head: SoftmaxHead | None = None,
+        calibrated_head: Head | None = None,
     ) -> None:
         self.logit_scale = logit_scale
         self.calibrated_head = calibrated_head

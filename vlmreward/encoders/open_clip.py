@@ -23,7 +23,7 @@ from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
 from vlmreward.encoders.preprocess import Preprocessor
 from vlmreward.frames import PIXELS, check_frames, to_tensor
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import Head
 
 Tokenizer = Callable[..., Int[torch.Tensor, "N K"]]
 """Texts, and optionally how many tokens (`context_length`), to padded token ids."""
@@ -45,7 +45,7 @@ class OpenCLIPEncoder:
         tokenizer: The model's own.
         name: What to call it in records of a run.
         batch_size: How many frames, or texts, go through the model at once, at most.
-        calibrated_head: Temperature and threshold measured for this model.
+        calibrated_head: The head that was measured for this model.
         training: How the weights were made, for the record.
 
     Raises:
@@ -61,7 +61,7 @@ class OpenCLIPEncoder:
         *,
         name: str,
         batch_size: int = 256,
-        calibrated_head: SoftmaxHead | None = None,
+        calibrated_head: Head | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
         if batch_size < 1:

@@ -80,13 +80,16 @@ class Preprocessor:
 
     def __call__(self, frames: UInt8[torch.Tensor, "B H W 3"]) -> Float[torch.Tensor, "B 3 S T"]:
         """Preprocesses frames on whichever device they are."""
-        pixels = frames.permute(0, 3, 1, 2)
-        if tuple(pixels.shape[-2:]) != self.size:
-            pixels = self._fit(pixels)
+        if tuple(frames.shape[1:3]) != self.size:
+            frames = self._fit(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        rows, columns = self.size
         scale = 1 / (255 * torch.tensor(self.std))
         shift = -torch.tensor(self.mean) / torch.tensor(self.std)
-        scale, shift = (x.to(frames.device).view(3, 1, 1) for x in (scale, shift))
-        return torch.addcmul(shift, pixels.float(), scale)
+        # Whole rows of pixels at once: an innermost axis of three would be four times slower.
+        scale, shift = (x.repeat(columns).to(frames.device) for x in (scale, shift))
+        lines = frames.reshape(len(frames), rows, 3 * columns)
+        normalised = torch.addcmul(shift, lines.float(), scale)
+        return normalised.view(len(frames), rows, columns, 3).permute(0, 3, 1, 2)
 
     def _fit(self, pixels: UInt8[torch.Tensor, "B 3 H W"]) -> UInt8[torch.Tensor, "B 3 S T"]:
         height, width = pixels.shape[-2:]

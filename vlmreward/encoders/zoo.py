@@ -20,9 +20,9 @@ from vlmreward.encoders.open_clip import (
     build_tokenizer,
     load_weights,
 )
-from vlmreward.heads import SoftmaxHead
+from vlmreward.heads import Head, head_config, head_from_config
 
-FORMAT = 1
+FORMAT = 2
 _ASSETS = Path(__file__).parents[1] / "assets"
 _HUB = "hf-hub:"
 _RANDOM = "random"
@@ -101,7 +101,7 @@ def save_encoder(
     model_cfg: Mapping[str, Any],
     path: str | Path,
     *,
-    head: SoftmaxHead | None = None,
+    head: Head | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes an open_clip model as two files that `load_encoder` reads back.
@@ -113,7 +113,7 @@ def save_encoder(
         model: The trained model.
         model_cfg: The configuration that it was built from; see `build_model`.
         path: Where to write, such as `runs/clip/encoder`: `.json` and `.safetensors` are added.
-        head: Temperature and threshold measured for it.
+        head: The head, temperature and threshold in it, that was measured for it.
         training: How it was made (command, seed, metrics), as JSON types.
 
     Returns:
@@ -127,8 +127,7 @@ def save_encoder(
         "format": FORMAT,
         "model_cfg": dict(model_cfg),
         "preprocess_cfg": dict(model.visual.preprocess_cfg),  # type: ignore[union-attr, arg-type]
-        "temperature": head.temperature if head else None,
-        "threshold": head.threshold if head else None,
+        "head": head_config(head) if head else None,
         "training": dict(training or {}),
     }
     text = json.dumps(card, indent=2)
@@ -156,9 +155,7 @@ def _load_saved(name: str, device: torch.device, batch_size: int) -> OpenCLIPEnc
         )
     model = build_model(model_cfg, preprocess_cfg=preprocess_cfg)
     load_weights(model, path.with_suffix(".safetensors"))
-    head = None
-    if card["threshold"] is not None:
-        head = SoftmaxHead(temperature=card["temperature"], threshold=card["threshold"])
+    head = head_from_config(card["head"]) if card["head"] else None
     return OpenCLIPEncoder(
         model.to(device),
         build_tokenizer(model_cfg),

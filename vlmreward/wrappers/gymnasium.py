@@ -22,7 +22,7 @@ class VLMReward(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     for many environments in one forward pass.
 
     `info` gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_reward`; and `vlm_probability`, before the threshold. Everything else in it is kept.
+    `vlm_reward`; and `vlm_score`, before the threshold. Everything else in it is kept.
 
     Args:
         env: The environment.
@@ -33,9 +33,10 @@ class VLMReward(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
 
     Example:
         >>> import gymnasium as gym
-        >>> from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead
+        >>> from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead, ThresholdHead
         >>> goal = Goal("a black cart", negative_prompts=["a red cart"])
-        >>> reward_model = RewardModel(FakeEncoder(), goal, SoftmaxHead(0.1, threshold=0.5))
+        >>> head = ThresholdHead(SoftmaxHead(temperature=0.1), threshold=0.5)
+        >>> reward_model = RewardModel(FakeEncoder(), goal, head)
         >>> env = VLMReward(gym.make("CartPole-v1", render_mode="rgb_array"), reward_model)
         >>> obs, info = env.reset(seed=0)
         >>> obs, reward, terminated, truncated, info = env.step(0)
@@ -72,7 +73,7 @@ class VLMReward(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
             **info,
             "env_reward": float(env_reward),
             "vlm_reward": reward,
-            "vlm_probability": float(scores.probability[0]),
+            "vlm_score": float(scores.score[0]),
         }
         success = self.terminate_on_success and reward > 0
         return obs, reward, terminated or success, truncated, info

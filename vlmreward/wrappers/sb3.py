@@ -41,7 +41,7 @@ class VecVLMReward(VecEnvWrapper):
     SB3 environment returns in its place, is never paid for.
 
     An info gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_probability`, before the threshold; and, at the end of an episode, `episode` (SB3's own
+    `vlm_score`, before the threshold; and, at the end of an episode, `episode` (SB3's own
     record, counting VLM reward) and `env_episode_return`, the same for `env_reward`.
 
     Args:
@@ -123,9 +123,9 @@ class VecVLMReward(VecEnvWrapper):
             infos[index]["TimeLimit.truncated"] = False
         dones |= success
 
-        for index, probability in enumerate(scores.probability.tolist()):
+        for index, probability in enumerate(scores.score.tolist()):
             infos[index]["env_reward"] = float(env_rewards[index])
-            infos[index]["vlm_probability"] = probability
+            infos[index]["vlm_score"] = probability
         self._count(rewards, env_rewards, dones, infos)
         if shown:  # the terminal embedding in infos, the next episode's first in `obs`
             rows = embedding.cpu().numpy()

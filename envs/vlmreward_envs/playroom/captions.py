@@ -24,6 +24,7 @@ from vlmreward_envs.playroom.language import (
     OBJECT_NAMES,
     REGIONS,
     SHAPES,
+    alone_sentence,
     direction_sentence,
     find_sentence,
     lift_sentence,
@@ -147,10 +148,13 @@ def _describe_room(facts: _Facts, unnamed: frozenset[int]) -> Description:
         if kind in unnamed or other in unnamed:
             continue
         partners = frozenset(k for first, k in facts.pairs if first == kind) | {kind}
-        say(
-            put_sentence(name(kind), name(other)),
-            [put_sentence(name(kind), name(k)) for k in confusable(other, partners)],
-        )
+        wrong = [put_sentence(name(kind), name(k)) for k in confusable(other, partners)]
+        say(put_sentence(name(kind), name(other)), [alone_sentence(name(kind)), *wrong])
+    paired = frozenset(first for first, _ in facts.pairs)
+    for kind in facts.kinds:
+        if kind not in paired and kind not in unnamed:
+            rivals = [k for k in facts.kinds if k != kind and k not in unnamed]
+            say(alone_sentence(name(kind)), [put_sentence(name(kind), name(k)) for k in rivals])
     for kind, direction in facts.directions.items():
         if kind not in unnamed:
             others = [d for d in DIRECTIONS if d != direction]

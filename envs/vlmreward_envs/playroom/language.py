@@ -55,6 +55,11 @@ def put_sentence(name: str, other: str) -> str:
     return f"the {name} is next to the {other}"
 
 
+def alone_sentence(name: str) -> str:
+    """Return the sentence that holds when an object stands beside no other, or is in hand."""
+    return f"the {name} is next to nothing"
+
+
 def direction_sentence(name: str, direction: str) -> str:
     """Return the sentence that says on which side of the person an object is."""
     return f"the {name} is {direction} the person"

@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlmreward import CheckpointError, OpenCLIPEncoder, SoftmaxHead, load_encoder, save_encoder
+from vlmreward import (
+    CheckpointError,
+    OpenCLIPEncoder,
+    SoftmaxHead,
+    ThresholdHead,
+    load_encoder,
+    save_encoder,
+)
 from vlmreward.encoders import build_model, build_tokenizer, shipped_encoders
 from vlmreward.encoders.cache import TextEmbeddingCache
 from vlmreward.encoders.open_clip import load_weights
@@ -39,7 +46,7 @@ def encoder(model):
 
 @pytest.fixture
 def saved(model, tmp_path):
-    head = SoftmaxHead(temperature=0.07, threshold=0.6)
+    head = ThresholdHead(SoftmaxHead(temperature=0.07), threshold=0.6)
     return save_encoder(model, TINY, tmp_path / "run/tiny", head=head, training={"seed": 3})
 
 
@@ -119,7 +126,7 @@ def test_texts_are_embedded_once_by_the_exact_string():
 def test_an_encoder_comes_back_as_it_was_saved(saved, encoder):
     loaded = load_encoder(str(saved), device="cpu")
     assert loaded.name == "tiny"
-    assert loaded.calibrated_head == SoftmaxHead(temperature=0.07, threshold=0.6)
+    assert loaded.calibrated_head == ThresholdHead(SoftmaxHead(temperature=0.07), threshold=0.6)
     assert loaded.training == {"seed": 3}
     assert loaded.preprocess == encoder.preprocess
     assert next(loaded.model.parameters()).dtype == torch.float32

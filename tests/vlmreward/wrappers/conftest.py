@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead
+from vlmreward import FakeEncoder, Goal, RewardModel, SoftmaxHead, ThresholdHead
 
 
 def make_scripted_env_class():
@@ -83,4 +83,4 @@ def reward_model(encoder):
     """Goal 0 pays for red, goal 1 for blue."""
     red, blue = "a red room", "a blue room"
     goals = [Goal(red, [blue]), Goal(blue, [red])]
-    return RewardModel(encoder, goals, SoftmaxHead(temperature=0.1, threshold=0.5))
+    return RewardModel(encoder, goals, ThresholdHead(SoftmaxHead(temperature=0.1), threshold=0.5))

@@ -5,7 +5,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import AddRenderObservation, TransformReward
 from minigrid.wrappers import ImgObsWrapper
 
-from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead
+from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead, ThresholdHead
 from vlmreward.wrappers import VLMReward
 
 
@@ -17,7 +17,7 @@ def test_pays_for_the_frame_that_the_action_led_to(scripted_env_class, reward_mo
         scores = reward_model.score(obs["pixels"][None])
         assert reward == float(action == 1) == float(scores.reward[0])
         assert info["vlm_reward"] == reward
-        assert info["vlm_probability"] == float(scores.probability[0])
+        assert info["vlm_score"] == float(scores.score[0])
 
 
 def test_the_environments_own_reward_and_infos_are_kept(scripted_env_class, reward_model):
@@ -90,7 +90,7 @@ def test_an_environment_without_pixels_is_rendered(reward_model):
     env.reset(seed=0)
     *_, info = env.step(0)
     frame = env.render()
-    assert info["vlm_probability"] == float(reward_model.score(frame[None]).probability[0])
+    assert info["vlm_score"] == float(reward_model.score(frame[None]).score[0])
 
 
 def test_a_blank_rendering_is_refused(scripted_env_class, reward_model):
@@ -113,7 +113,7 @@ def test_a_blank_rendering_is_refused(scripted_env_class, reward_model):
 
 def test_minigrid_is_paid_for_the_picture_it_shows():
     goal = Goal("a green room", negative_prompts=["a black room"])
-    reward_model = RewardModel(FakeEncoder(), goal, SoftmaxHead(0.05, threshold=0.5))
+    reward_model = RewardModel(FakeEncoder(), goal, ThresholdHead(SoftmaxHead(0.05), threshold=0.5))
     inner = gym.make("MiniGrid-Empty-5x5-v0", render_mode="rgb_array", highlight=False)
     env = VLMReward(AddRenderObservation(ImgObsWrapper(inner), render_only=False), reward_model)
     obs, _ = env.reset(seed=0)
@@ -122,7 +122,7 @@ def test_minigrid_is_paid_for_the_picture_it_shows():
         obs, reward, terminated, _, info = env.step(action)
         scores = reward_model.score(obs["pixels"][None])
         assert reward == float(scores.reward[0])
-        assert info["vlm_probability"] == float(scores.probability[0])
+        assert info["vlm_score"] == float(scores.score[0])
         np.testing.assert_array_equal(obs["pixels"], env.render())
     assert info["env_reward"] > 0
     assert terminated

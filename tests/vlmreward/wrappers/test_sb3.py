@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead
+from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead, ThresholdHead
 from vlmreward.wrappers.sb3 import VectorEnvAdapter, VecVLMReward, VLMRewardCallback
 from vlmreward_envs.playroom import PlayroomEnv, PlayroomVectorEnv
 
@@ -33,7 +33,7 @@ def make_venv(kind, env_class, num_envs):
 
 def paid_by_hand(reward_model, pixels, goal_index):
     scores = reward_model.score(pixels[None], goal_index)
-    return float(scores.reward[0]), float(scores.probability[0])
+    return float(scores.reward[0]), float(scores.score[0])
 
 
 def check_against_single_envs(venv, env_class, reward_model, goals, actions, *, terminate, embed):
@@ -68,7 +68,7 @@ def check_against_single_envs(venv, env_class, reward_model, goals, actions, *, 
             info = infos[index]
             assert rewards[index] == reward
             assert info["env_reward"] == env_reward
-            assert info["vlm_probability"] == pytest.approx(probability, abs=1e-6)
+            assert info["vlm_score"] == pytest.approx(probability, abs=1e-6)
             assert info["time"] == env.time
             assert dones[index] == (terminated or truncated or success)
             assert info["TimeLimit.truncated"] == (truncated and not terminated and not success)
@@ -199,7 +199,7 @@ def test_a_native_vector_environment_pays_as_a_loop_of_environments_does():
     loop = DummyVecEnv([functools.partial(PlayroomEnv, sentence, **kwargs)] * num_envs)
     # Dark rooms pay at once, light ones never.
     goal = Goal("a black room", negative_prompts=["a white room"])
-    reward_model = RewardModel(FakeEncoder(), goal, SoftmaxHead(0.02, threshold=0.5))
+    reward_model = RewardModel(FakeEncoder(), goal, ThresholdHead(SoftmaxHead(0.02), threshold=0.5))
     venvs = [
         VecVLMReward(venv, reward_model, observe="embedding")
         for venv in (VectorEnvAdapter(native), loop)
@@ -217,7 +217,7 @@ def test_a_native_vector_environment_pays_as_a_loop_of_environments_does():
         np.testing.assert_array_equal(steps[0][2], steps[1][2])
         for got, expected in zip(steps[0][3], steps[1][3], strict=True):
             assert got.keys() == expected.keys()
-            assert got["vlm_probability"] == expected["vlm_probability"]
+            assert got["vlm_score"] == expected["vlm_score"]
             assert got["env_reward"] == expected["env_reward"]
             cut_off += got["TimeLimit.truncated"]
         paid += steps[0][1].sum()
@@ -325,7 +325,7 @@ def test_the_callback_logs_what_was_paid_beside_what_was_meant(
 
 def test_minigrid_runs(reward_model):
     goal = Goal("a green room", negative_prompts=["a black room"])
-    green = RewardModel(FakeEncoder(), goal, SoftmaxHead(0.05, threshold=0.999))
+    green = RewardModel(FakeEncoder(), goal, ThresholdHead(SoftmaxHead(0.05), threshold=0.999))
 
     def make_env():
         env = gym.make("MiniGrid-Empty-5x5-v0", render_mode="rgb_array", max_steps=6, tile_size=8)
@@ -340,4 +340,4 @@ def test_minigrid_runs(reward_model):
             if dones[index]:
                 led_to = infos[index]["terminal_observation"]["pixels"]
             expected = paid_by_hand(green, led_to, 0)[1]
-            assert infos[index]["vlm_probability"] == pytest.approx(expected, abs=1e-6)
+            assert infos[index]["vlm_score"] == pytest.approx(expected, abs=1e-6)
