@@ -21,6 +21,7 @@ from vlmreward.heads import (
     ThresholdHead,
 )
 from vlmreward.reward_model import RewardModel, Scores
+from vlmreward.timing import RewardTiming
 
 __all__ = [
     "CheckpointError",
@@ -35,6 +36,7 @@ __all__ = [
     "MissingModalityError",
     "OpenCLIPEncoder",
     "RewardModel",
+    "RewardTiming",
     "Scores",
     "SigmoidHead",
     "SoftmaxHead",

@@ -20,6 +20,7 @@ from vlmreward.frames import PIXELS, Frames
 from vlmreward.goal_bank import GoalBank
 from vlmreward.goals import Goal
 from vlmreward.heads import Head, head_config
+from vlmreward.timing import RewardTiming
 
 GoalIndex: TypeAlias = int | np.integer[Any] | Sequence[int] | NDArray[Any] | torch.Tensor
 """Which goal: one for the whole batch, or one per row."""
@@ -51,6 +52,8 @@ class RewardModel:
         goals: One goal, or several to choose from row by row.
         head: Turns similarities into scores and rewards, see `vlmreward.heads`. The encoder's own
             calibrated head if None.
+        timing: When rewards are worked out, and from how many frames: what a `RewardStream`, and so
+            every wrapper, does with the scores. `score` itself knows single frames only.
 
     Example:
         >>> import numpy as np
@@ -76,6 +79,7 @@ class RewardModel:
         encoder: ImageTextEncoder,
         goals: Goal | Sequence[Goal],
         head: Head | None = None,
+        timing: RewardTiming | None = None,
     ) -> None:
         head = head or encoder.calibrated_head
         if head is None:
@@ -87,6 +91,7 @@ class RewardModel:
             )
         self.encoder = encoder
         self.head = head
+        self.timing = timing or RewardTiming()
         self.goals = (goals,) if isinstance(goals, Goal) else tuple(goals)
         if not self.goals:
             raise ValueError("expected at least one goal, got none")
@@ -141,6 +146,7 @@ class RewardModel:
         return {
             "encoder": self.encoder.name,
             "head": head_config(self.head),
+            "timing": self.timing.config(),
             "goals": [goal.config() for goal in self.goals],
         }
 

@@ -12,6 +12,7 @@ from vlmreward import (
     GoalBaselineHead,
     MissingModalityError,
     RewardModel,
+    RewardTiming,
     SoftmaxHead,
     ThresholdHead,
 )
@@ -167,6 +168,7 @@ def test_the_configuration_is_json_and_names_what_was_paid_for():
             "head": {"kind": "softmax", "temperature": 0.5},
             "threshold": 0.6,
         },
+        "timing": RewardTiming().config(),
         "goals": [{"prompts": [RED], "negative_prompts": [GREEN]}],
     }
 

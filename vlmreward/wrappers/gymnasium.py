@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 from numpy.typing import NDArray
 
-from vlmreward.frames import frame_of_obs, has_pixels, render_frame, require_rgb_array
+from vlmreward.frames import PIXELS, frame_of_obs, has_pixels, render_frame, require_rgb_array
+from vlmreward.goal_source import GoalSource
+from vlmreward.guard import TerminationGuard
 from vlmreward.reward_model import RewardModel
+from vlmreward.reward_stream import RewardStream
+from vlmreward.wrappers.goal_conditioning import GoalConditioning
 
-ObsType = TypeVar("ObsType")
-ActType = TypeVar("ActType")
 
-
-class VLMReward(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
+class VLMReward(gym.Wrapper[Any, Any, Any, Any]):
     """Replaces an environment's reward with that of a reward model.
 
     Every step is paid for the frame that the action led to: `obs["pixels"]` where the observation
-    has it, else what the environment renders. `vlmreward.wrappers.sb3.VecVLMReward` does the same
-    for many environments in one forward pass.
+    has it, else what the environment renders. `vlmreward.wrappers.VectorVLMReward` and
+    `vlmreward.wrappers.sb3.VecVLMReward` do the same for many environments in one forward pass.
 
     `info` gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_reward`; and `vlm_score`, before the threshold. Everything else in it is kept.
+    `vlm_reward`; `vlm_score`, before any threshold, NaN on steps that were not scored; and
+    `goal_index`. Everything else in it is kept.
 
     Args:
         env: The environment.
-        reward_model: Pays, from `pixels` alone.
-        goal_index: Which of its goals this environment is about.
+        reward_model: Pays; its `timing` says when, and from how many frames.
+        goal_index: Which of its goals this environment is about, or a `GoalSource` that says so at
+            every reset.
         terminate_on_success: End the episode, as `terminated`, at the first step that pays, so
-            that a return is 0 or 1 (Baumli et al. 2023). `truncated` stays the environment's.
+            that a return is 0 or 1 (Baumli et al. 2023). `truncated` stays the environment's. None
+            does so exactly where the reward is binary.
+        observe_goal: Add the embedding of the episode's goal to the observation, a dict, under
+            `goal_embedding`, so that one policy can learn many goals.
 
     Example:
         >>> import gymnasium as gym
@@ -50,33 +57,62 @@ class VLMReward(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
 
     def __init__(
         self,
-        env: gym.Env[ObsType, ActType],
+        env: gym.Env[Any, Any],
         reward_model: RewardModel,
-        goal_index: int = 0,
+        goal_index: int | GoalSource = 0,
         *,
-        terminate_on_success: bool = True,
+        terminate_on_success: bool | None = None,
+        observe_goal: bool = False,
     ) -> None:
         super().__init__(env)
         self._observes_pixels = has_pixels(env.observation_space)
         if not self._observes_pixels:
             require_rgb_array(env.render_mode)
         self.reward_model = reward_model
-        self.goal_index = int(reward_model.check_goal_index(goal_index, 1)[0])
-        self.terminate_on_success = terminate_on_success
+        self._goals = GoalConditioning(reward_model, goal_index, observe_goal)
+        self._stream = RewardStream(reward_model, 1, self._goals.initial(1))
+        self._guard = TerminationGuard(reward_model.head, reward_model.timing, terminate_on_success)
+        if observe_goal:
+            self.observation_space = self._goals.extend_space(env.observation_space)
 
-    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode, and says in `info["goal_index"]` what it is about."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        first = self._read(obs) if self._stream.needs_first_frame else None
+        self._stream.start([0], first, goal_index=self._goals.choose([obs], [info]))
+        return self._shown(obs), {**info, "goal_index": self._goal_index}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and pays for the frame that the action led to."""
         obs, env_reward, terminated, truncated, info = self.env.step(action)
-        scores = self.reward_model.score(self._frame(obs)[None], self.goal_index)
-        reward = float(scores.reward[0])
+        if terminated:
+            self._guard.saw_terminated()
+        paid = self._stream.step(
+            self._read(obs), terminated=[bool(terminated)], truncated=[bool(truncated)]
+        )
+        reward = float(paid.reward[0])
         info = {
             **info,
             "env_reward": float(env_reward),
             "vlm_reward": reward,
-            "vlm_score": float(scores.score[0]),
+            "vlm_score": float(paid.score[0]),
+            "goal_index": self._goal_index,
         }
-        success = self.terminate_on_success and reward > 0
-        return obs, reward, terminated or success, truncated, info
+        success = self._guard.ends_on_success and reward > 0
+        return self._shown(obs), reward, terminated or success, truncated, info
 
-    def _frame(self, obs: Any) -> NDArray[Any]:
-        return frame_of_obs(obs) if self._observes_pixels else render_frame(self.env)
+    @property
+    def _goal_index(self) -> int:
+        return int(self._stream.goal_index[0])
+
+    def _shown(self, obs: Any) -> Any:
+        return self._goals.add_to_row(obs, self._goal_index)
+
+    def _read(self, obs: Any) -> dict[str, NDArray[Any]]:
+        """What the encoder reads, as a batch of one."""
+        frame = frame_of_obs(obs) if self._observes_pixels else render_frame(self.env)
+        others = obs if isinstance(obs, dict) else {}
+        read = {key: others[key] for key in self.reward_model.encoder.modalities if key in others}
+        return {key: np.asarray(value)[None] for key, value in {**read, PIXELS: frame}.items()}

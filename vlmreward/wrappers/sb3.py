@@ -1,6 +1,6 @@
 """VLM reward for Stable-Baselines3.
 
-Axes: `N` environments, `D` width of the embedding.
+Axes: `N` environments, `S` episodes that start together, `D` width of the embedding.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from vlmreward.frames import require_pixels
+from vlmreward.goal_source import GoalSource
+from vlmreward.guard import TerminationGuard
 from vlmreward.reward_model import GoalIndex, RewardModel
+from vlmreward.reward_stream import RewardStream
+from vlmreward.wrappers.goal_conditioning import GoalConditioning
 from vlmreward.wrappers.sb3_adapter import VectorEnvAdapter
 
 __all__ = ["VLMRewardCallback", "VecVLMReward", "VectorEnvAdapter"]
@@ -41,20 +45,25 @@ class VecVLMReward(VecEnvWrapper):
     SB3 environment returns in its place, is never paid for.
 
     An info gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_score`, before the threshold; and, at the end of an episode, `episode` (SB3's own
-    record, counting VLM reward) and `env_episode_return`, the same for `env_reward`.
+    `vlm_score`, before any threshold, NaN on steps that were not scored; `goal_index`; and, at the
+    end of an episode, `episode` (SB3's own record, counting VLM reward) and `env_episode_return`,
+    the same for `env_reward`.
 
     Args:
         venv: A base `VecEnv`, such as `DummyVecEnv`, `SubprocVecEnv` or `VectorEnvAdapter`, with
             a dict observation that has `pixels`. Other `VecEnvWrapper`s go around this one.
-        reward_model: Pays.
-        goal_index: Which of its goals each environment is about.
+        reward_model: Pays; its `timing` says when, and from how many frames.
+        goal_index: Which of its goals each environment is about, or a `GoalSource` that says so at
+            every start of an episode.
         terminate_on_success: End the episode at the first step that pays, so that a return is 0 or
-            1 (Baumli et al. 2023). `TimeLimit.truncated` is then False.
+            1 (Baumli et al. 2023). `TimeLimit.truncated` is then False. None does so exactly where
+            the reward is binary.
         observe: `pixels` leaves observations as they are. `embedding` gives the learner the frozen
             encoder's embedding under that key, from the same forward pass that pays the reward, in
             place of what the encoder read. It takes a second forward pass on steps at which
             success ends an episode, for the first frames of the next.
+        observe_goal: Add the embedding of the episode's goal to the observation, under
+            `goal_embedding`, so that one policy can learn many goals.
 
     Raises:
         FrameError: If the observation has no `pixels`.
@@ -65,10 +74,11 @@ class VecVLMReward(VecEnvWrapper):
         self,
         venv: VecEnv,
         reward_model: RewardModel,
-        goal_index: GoalIndex = 0,
+        goal_index: GoalIndex | GoalSource = 0,
         *,
-        terminate_on_success: bool = True,
+        terminate_on_success: bool | None = None,
         observe: Observe = "pixels",
+        observe_goal: bool = False,
     ) -> None:
         if observe not in get_args(Observe):
             raise ValueError(f"expected observe to be one of {get_args(Observe)}, got {observe!r}")
@@ -79,14 +89,28 @@ class VecVLMReward(VecEnvWrapper):
             )
         require_pixels(venv.observation_space)
         self.reward_model = reward_model
-        self.goal_index = reward_model.check_goal_index(goal_index, venv.num_envs)
-        self.terminate_on_success = terminate_on_success
         self.observe = observe
+        self._goals = GoalConditioning(reward_model, goal_index, observe_goal)
+        self._stream = RewardStream(
+            reward_model,
+            venv.num_envs,
+            self._goals.initial(venv.num_envs),
+            encode_all=observe == "embedding",
+        )
+        self._guard = TerminationGuard(reward_model.head, reward_model.timing, terminate_on_success)
         self._start_time = time.time()
         self._returns = np.zeros(venv.num_envs)
         self._env_returns = np.zeros(venv.num_envs)
         self._lengths = np.zeros(venv.num_envs, dtype=int)
-        super().__init__(venv, observation_space=self._observation_space(venv))
+        space = self._observation_space(venv)
+        if observe_goal:
+            space = self._goals.extend_space(space)
+        super().__init__(venv, observation_space=space)
+
+    @property
+    def goal_index(self) -> Int64[NDArray[Any], " N"]:
+        """What each environment's episode is about now."""
+        return self._stream.goal_index.cpu().numpy().copy()
 
     def reset(self) -> VecEnvObs:
         """Starts an episode everywhere."""
@@ -94,53 +118,77 @@ class VecVLMReward(VecEnvWrapper):
         self.reset_infos = list(self.venv.reset_infos)
         for total in (self._returns, self._env_returns, self._lengths):
             total[:] = 0
-        if self.observe == "pixels":
-            return obs
-        return self._with_embedding(obs, self._encode(obs).cpu().numpy())
+        everywhere = list(range(self.num_envs))
+        embedding = self._stream.start(everywhere, obs, goal_index=self._choose(obs, everywhere))
+        shown = self._shown(obs, embedding)
+        return self._goals.add_to_rows(shown, self.goal_index)  # type: ignore[no-any-return]
 
     def step_wait(self) -> VecEnvStepReturn:
         """Steps, scores the frames that the actions led to, and ends episodes on success."""
         venv_obs, env_rewards, venv_dones, venv_infos = self.venv.step_wait()
         obs, dones = _as_dict(venv_obs), np.array(venv_dones, dtype=bool)
         infos = [dict(info) for info in venv_infos]
+        goal_index = self.goal_index
 
         # Where an episode has ended, `obs` is of the next one already.
         ended = _where(dones)
         for index in ended:
             self.reset_infos[index] = self.venv.reset_infos[index]
         led_to = _replace_rows(obs, ended, [infos[i]["terminal_observation"] for i in ended])
-        shown = self.observe == "embedding"
-        embedding = self._encode(_concatenate(led_to, _rows(obs, ended)) if shown else led_to)
-        scores = self.reward_model.score_embeddings(embedding[: self.num_envs], self.goal_index)
-        rewards = scores.reward.cpu().numpy().astype(np.float32)
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool)
+        if (dones & ~truncated).any():
+            self._guard.saw_terminated()
+        first = _rows(obs, ended)
+        paid = self._stream.step(
+            led_to,
+            terminated=dones & ~truncated,
+            truncated=truncated,
+            started=ended,
+            first_obs=first,
+            goal_index=self._choose(first, ended),
+        )
 
-        success = (rewards > 0) & self.terminate_on_success
+        success = (paid.reward > 0) & self._guard.ends_on_success
         restarted = _where(success & ~dones)
-        obs = _replace_rows(obs, restarted, self._restart(restarted) if restarted else [])
+        restarted_embedding = None
+        if restarted:
+            obs = _replace_rows(obs, restarted, self._restart(restarted))
+            first = _rows(obs, restarted)
+            restarted_embedding = self._stream.start(
+                restarted, first, goal_index=self._choose(first, restarted)
+            )
         for index in restarted:
             infos[index]["terminal_observation"] = _row(led_to, index)
         for index in _where(success):
             infos[index]["TimeLimit.truncated"] = False
         dones |= success
 
-        for index, probability in enumerate(scores.score.tolist()):
+        for index, score in enumerate(paid.score.tolist()):
             infos[index]["env_reward"] = float(env_rewards[index])
-            infos[index]["vlm_score"] = probability
-        self._count(rewards, env_rewards, dones, infos)
-        if shown:  # the terminal embedding in infos, the next episode's first in `obs`
-            rows = embedding.cpu().numpy()
-            for index in _where(dones):
-                terminal = infos[index]["terminal_observation"]
-                infos[index]["terminal_observation"] = self._with_embedding(terminal, rows[index])
-            seen = rows[: self.num_envs].copy()
-            seen[ended] = rows[self.num_envs :]
-            if restarted:
-                seen[restarted] = self._encode(_rows(obs, restarted)).cpu().numpy()
-            obs = self._with_embedding(obs, seen)
-        return obs, rewards, dones, infos
+            infos[index]["vlm_score"] = score
+            infos[index]["goal_index"] = int(goal_index[index])
+        self._count(paid.reward, env_rewards, dones, infos)
+        for index in _where(dones):
+            terminal = infos[index]["terminal_observation"]
+            own = None if paid.embedding is None else paid.embedding[index]
+            infos[index]["terminal_observation"] = self._goals.add_to_row(
+                self._shown(terminal, own), int(goal_index[index])
+            )
+        if self.observe == "embedding":
+            seen = torch.as_tensor(paid.embedding).clone()
+            for rows, embedding in (
+                (ended, paid.first_embedding),
+                (restarted, restarted_embedding),
+            ):
+                if embedding is not None:
+                    seen[rows] = embedding
+            obs = self._shown(obs, seen)
+        return self._goals.add_to_rows(obs, self.goal_index), paid.reward, dones, infos
 
-    def _encode(self, obs: Obs) -> Float[torch.Tensor, "N D"]:
-        return self.reward_model.encoder.encode_obs(obs)
+    def _choose(self, obs: Obs, rows: list[int]) -> Int64[NDArray[Any], " S"] | None:
+        """Asks for the goals of episodes that start with these observations."""
+        each = [_row(obs, place) for place in range(len(rows))]
+        return self._goals.choose(each, [self.reset_infos[index] for index in rows])
 
     def _restart(self, indices: list[int]) -> list[Obs]:
         """Starts the next episode in some environments, and returns their first observations."""
@@ -184,9 +232,13 @@ class VecVLMReward(VecEnvWrapper):
         unit = gym.spaces.Box(-1.001, 1.001, (encoder.embed_dim,), np.float32)
         return gym.spaces.Dict({**kept, EMBEDDING: unit})
 
-    def _with_embedding(self, obs: Obs, embedding: NDArray[Any]) -> Obs:
+    def _shown(self, obs: Obs, embedding: Float[torch.Tensor, ...] | None) -> Obs:
+        """What the learner sees of observations: themselves, or the encoder's view of them."""
+        if self.observe == "pixels":
+            return obs
         read = self.reward_model.encoder.modalities
-        return {**{k: v for k, v in obs.items() if k not in read}, EMBEDDING: embedding}
+        kept = {key: values for key, values in obs.items() if key not in read}
+        return {**kept, EMBEDDING: torch.as_tensor(embedding).cpu().numpy()}
 
 
 class VLMRewardCallback(BaseCallback):
@@ -249,7 +301,3 @@ def _replace_rows(obs: Obs, indices: list[int], rows: Sequence[Obs]) -> Obs:
         for key, values in replaced.items():
             values[index] = row[key]
     return replaced
-
-
-def _concatenate(first: Obs, second: Obs) -> Obs:
-    return {key: np.concatenate([values, second[key]]) for key, values in first.items()}

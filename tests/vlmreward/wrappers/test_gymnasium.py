@@ -23,7 +23,7 @@ def test_pays_for_the_frame_that_the_action_led_to(scripted_env_class, reward_mo
 def test_the_environments_own_reward_and_infos_are_kept(scripted_env_class, reward_model):
     env = VLMReward(scripted_env_class(), reward_model)
     _, info = env.reset()
-    assert info == {"episode_index": 0}
+    assert info == {"episode_index": 0, "goal_index": 0}
     *_, info = env.step(0)
     assert info["env_reward"] == 0.25
     assert info["success"] is False
