@@ -2,20 +2,25 @@
 
 from vlmreward.encoders.base import ImageTextEncoder, MissingModalityError
 from vlmreward.encoders.fake import FakeEncoder
+from vlmreward.encoders.frame_cache import CachedEncoder, CacheStatistics
 from vlmreward.encoders.open_clip import (
     CheckpointError,
     OpenCLIPEncoder,
     build_model,
     build_tokenizer,
 )
+from vlmreward.encoders.precision import Precision
 from vlmreward.encoders.zoo import load_encoder, save_encoder, shipped_encoders
 
 __all__ = [
+    "CacheStatistics",
+    "CachedEncoder",
     "CheckpointError",
     "FakeEncoder",
     "ImageTextEncoder",
     "MissingModalityError",
     "OpenCLIPEncoder",
+    "Precision",
     "build_model",
     "build_tokenizer",
     "load_encoder",

@@ -27,7 +27,7 @@ class ImageTextEncoder(Protocol):
     brings its own preprocessing and its own tokenizer.
 
     An embedding depends on its own row alone: however a batch is split, the results agree to
-    1e-5. An encoder computes no gradients.
+    1e-5, in lower precisions to what they resolve. An encoder computes no gradients.
     """
 
     @property

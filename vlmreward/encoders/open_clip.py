@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from open_clip.factory import load_checkpoint, load_state_dict
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from torch.nn.functional import normalize
 
 from vlmreward.encoders import towers  # noqa: F401 (makes our image towers known to timm)
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
+from vlmreward.encoders.precision import Precision, choose_precision, set_precision
 from vlmreward.encoders.preprocess import Preprocessor
 from vlmreward.frames import PIXELS, check_frames, to_tensor
 from vlmreward.heads import Head
@@ -37,19 +39,28 @@ class OpenCLIPEncoder:
     """A frozen open_clip model with its own preprocessing and tokenizer.
 
     `load_encoder` makes one from a name. Use the class itself for a model that exists already; it
-    is put into evaluation mode and its parameters stop requiring gradients, so hand a copy of a
-    model that is still in training.
+    is put into evaluation mode, its parameters stop requiring gradients and its image tower is
+    converted, so hand a copy of a model that is still in training.
+
+    Frames are embedded in `precision`; texts, each embedded once, in the model's own. Embeddings
+    are float32 unit vectors in every precision, and only in fp32 do they agree to 1e-5 however a
+    batch is split.
 
     Args:
         model: An open_clip model (CLIP, CustomTextCLIP or CoCa), on the device to use.
         tokenizer: The model's own.
         name: What to call it in records of a run.
-        batch_size: How many frames, or texts, go through the model at once, at most.
+        batch_size: How many frames, or texts, go through the model at once, at most: 64 on a CPU,
+            whose caches hold no more, and 256 elsewhere, if None.
+        precision: Of the image tower. If None, bf16 on a CUDA device that computes in it, fp16 on
+            an older one, fp32 everywhere else. int8 is for CPUs and needs torchao.
         calibrated_head: The head that was measured for this model.
         training: How the weights were made, for the record.
 
     Raises:
-        ValueError: If the batch size is not positive.
+        ValueError: If the batch size is not positive, if the precision is unknown, or if it is int8
+            and the model is not on a CPU or has no linear layers.
+        ImportError: If the precision is int8 and torchao is not installed.
     """
 
     modalities = (PIXELS,)
@@ -60,20 +71,23 @@ class OpenCLIPEncoder:
         tokenizer: Tokenizer,
         *,
         name: str,
-        batch_size: int = 256,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
         calibrated_head: Head | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"expected a positive batch_size, got {batch_size}")
         self.model = cast(Any, model.eval().requires_grad_(False))
         self.tokenizer = cast(Any, tokenizer)
         self.name = name
-        self.batch_size = batch_size
         self.calibrated_head = calibrated_head
         self.training = dict(training or {})
         self.preprocess = Preprocessor.from_open_clip(self.model.visual.preprocess_cfg)
         self.device: torch.device = self.model.logit_scale.device
+        self.batch_size = batch_size or (64 if self.device.type == "cpu" else 256)
+        self.precision = choose_precision(precision, self.device)
+        self._dtype = set_precision(self.model.visual, self.precision)
         self.logit_scale = float(self.model.logit_scale.exp())
         self.context_length = int(self.tokenizer.context_length)
         self._text_embeddings = TextEmbeddingCache(self._encode_new_texts)
@@ -92,8 +106,9 @@ class OpenCLIPEncoder:
         return self._text_embeddings(check_texts(texts))
 
     def _encode(self, frames: Any) -> Float[torch.Tensor, "B D"]:
-        pixels = self.preprocess(to_tensor(frames, self.device))
-        return cast(torch.Tensor, self.model.encode_image(pixels, normalize=True))
+        pixels = self.preprocess(to_tensor(frames, self.device)).to(self._dtype)
+        # Scaled to unit length after the cast: a unit vector in half precision is not one in full.
+        return normalize(self.model.encode_image(pixels).float(), dim=1)
 
     def _encode_new_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
         self._warn_where_truncated(texts)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import open_clip
 import torch
@@ -20,12 +20,18 @@ from vlmreward.encoders.open_clip import (
     build_tokenizer,
     load_weights,
 )
+from vlmreward.encoders.precision import Precision, choose_precision
 from vlmreward.heads import Head, head_config, head_from_config
 
 FORMAT = 2
 _ASSETS = Path(__file__).parents[1] / "assets"
 _HUB = "hf-hub:"
 _RANDOM = "random"
+
+
+class _Speed(TypedDict):
+    batch_size: int | None
+    precision: Precision | None
 
 
 def shipped_encoders() -> list[str]:
@@ -39,7 +45,8 @@ def load_encoder(
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
+    precision: Precision | None = None,
 ) -> OpenCLIPEncoder:
     """Loads an encoder.
 
@@ -52,14 +59,20 @@ def load_encoder(
         checkpoint: A local file of weights for this architecture: safetensors, or a torch file
             that holds nothing but tensors.
         device: A CUDA device if there is one, else the CPU, if None.
-        batch_size: How many frames go through the model at once, at most.
+        batch_size: How many frames go through the model at once, at most; see `OpenCLIPEncoder`.
+        precision: Of the image tower; see `OpenCLIPEncoder`. Load an encoder that is to be saved
+            again in fp32.
 
     Raises:
         ValueError: If the name or the tag is unknown (the message suggests the nearest), or if an
-            architecture comes without weights or with two kinds of them.
+            architecture comes without weights or with two kinds of them, or if the precision is
+            unknown or not for the device.
         CheckpointError: If the weights cannot be read or belong to another model.
+        ImportError: If the precision is int8 and torchao is not installed.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    choose_precision(precision, device)  # before anything is downloaded
+    speed = _Speed(batch_size=batch_size, precision=precision)
     is_saved = name in shipped_encoders() or name.endswith(".json")
     if is_saved or name.startswith(_HUB):
         if pretrained is not None or checkpoint is not None:
@@ -68,10 +81,10 @@ def load_encoder(
                 "belong to open_clip architectures"
             )
         if is_saved:
-            return _load_saved(name, device, batch_size)
+            return _load_saved(name, device, speed)
         model: Any = open_clip.create_model(name, device=device, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(name)
-        return OpenCLIPEncoder(model, tokenizer, name=name, batch_size=batch_size)
+        return OpenCLIPEncoder(model, tokenizer, name=name, **speed)
 
     model_cfg = open_clip.get_model_config(name)
     if model_cfg is None:
@@ -93,7 +106,7 @@ def load_encoder(
         model = _create_pretrained(name, pretrained, model_cfg)
         full_name = f"{name}/{pretrained}"
     tokenizer = open_clip.get_tokenizer(name)
-    return OpenCLIPEncoder(model.to(device), tokenizer, name=full_name, batch_size=batch_size)
+    return OpenCLIPEncoder(model.to(device), tokenizer, name=full_name, **speed)
 
 
 def save_encoder(
@@ -137,7 +150,7 @@ def save_encoder(
     return _add(path, ".json")
 
 
-def _load_saved(name: str, device: torch.device, batch_size: int) -> OpenCLIPEncoder:
+def _load_saved(name: str, device: torch.device, speed: _Speed) -> OpenCLIPEncoder:
     path = _ASSETS / f"{name}.json" if name in shipped_encoders() else Path(name)
     if not path.is_file():
         raise CheckpointError(f"expected an encoder saved by save_encoder, found none at {path}")
@@ -160,9 +173,9 @@ def _load_saved(name: str, device: torch.device, batch_size: int) -> OpenCLIPEnc
         model.to(device),
         build_tokenizer(model_cfg),
         name=path.stem,
-        batch_size=batch_size,
         calibrated_head=head,
         training=card["training"],
+        **speed,
     )
 
 

@@ -3,6 +3,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from open_clip.constants import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    OPENAI_DATASET_MEAN,
+    OPENAI_DATASET_STD,
+)
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
@@ -37,6 +45,32 @@ def test_equals_open_clips_own_transform(resize_mode, interpolation, size, frame
     )
     assert levels_apart(cfg, smooth_frame(*frame_size)).max() <= 1.01
     assert levels_apart(cfg, noise_frame(*frame_size)).mean() <= 0.4
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
+        (INCEPTION_MEAN, INCEPTION_STD),  # SigLIP's and OpenVision's too
+        (IMAGENET_MEAN, IMAGENET_STD),
+    ],
+    ids=["CLIP", "inception, SigLIP", "ImageNet"],
+)
+@pytest.mark.parametrize("frame_size", [(480, 480), (210, 160), (224, 224)])
+def test_full_size_frames_and_every_familys_normalisation(resize_mode, mean, std, frame_size):
+    cfg = PreprocessCfg(size=224, mean=mean, std=std, resize_mode=resize_mode)
+    assert levels_apart(cfg, smooth_frame(*frame_size)).max() <= 1.01
+    assert levels_apart(cfg, noise_frame(*frame_size)).mean() <= 0.4
+
+
+def test_frames_are_left_as_they_were():
+    cfg = PreprocessCfg(size=32)
+    for size in ((32, 32), (40, 48)):
+        frames = torch.from_numpy(noise_frame(*size))[None]
+        before = frames.clone()
+        Preprocessor.from_open_clip(asdict(cfg))(frames)
+        assert torch.equal(frames, before)
 
 
 def test_a_fitting_frame_is_only_normalised():
