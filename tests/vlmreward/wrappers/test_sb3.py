@@ -3,6 +3,7 @@ import functools
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import AddRenderObservation
 from minigrid.wrappers import ImgObsWrapper
@@ -17,7 +18,16 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from vlmreward import FakeEncoder, FrameError, Goal, RewardModel, SoftmaxHead, ThresholdHead
+from vlmreward import (
+    FakeEncoder,
+    FrameError,
+    Goal,
+    RewardModel,
+    RewardTiming,
+    SoftmaxHead,
+    ThresholdHead,
+)
+from vlmreward.goal_source import SampledGoals
 from vlmreward.wrappers.sb3 import VectorEnvAdapter, VecVLMReward, VLMRewardCallback
 from vlmreward_envs.playroom import PlayroomEnv, PlayroomVectorEnv
 
@@ -341,3 +351,58 @@ def test_minigrid_runs(reward_model):
                 led_to = infos[index]["terminal_observation"]["pixels"]
             expected = paid_by_hand(green, led_to, 0)[1]
             assert infos[index]["vlm_score"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("observe", ["pixels", "embedding"])
+def test_goals_are_drawn_for_every_episode_and_shown(scripted_env_class, reward_model, observe):
+    source = SampledGoals([0, 1], np.random.default_rng(0))
+    venv = DummyVecEnv([lambda i=i: scripted_env_class(i) for i in range(3)])
+    envs = VecVLMReward(venv, reward_model, source, observe=observe, observe_goal=True)
+    obs = envs.reset()
+    texts = reward_model.goal_embeddings([0, 1]).numpy()
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(30):
+        before = envs.goal_index
+        np.testing.assert_allclose(obs["goal_embedding"], texts[before])
+        obs, rewards, dones, infos = envs.step(rng.integers(0, 2, 3))
+        assert envs.observation_space.contains({key: rows[0] for key, rows in obs.items()})
+        for index in range(3):
+            assert infos[index]["goal_index"] == before[index]
+            if dones[index]:
+                last = infos[index]["terminal_observation"]
+                np.testing.assert_allclose(last["goal_embedding"], texts[before[index]])
+                if observe == "pixels":
+                    expected, _ = paid_by_hand(reward_model, last["pixels"], int(before[index]))
+                    assert rewards[index] == expected
+        seen |= set(envs.goal_index.tolist())
+    assert seen == {0, 1}
+
+
+def test_a_reward_at_the_end_of_episodes_costs_one_encoding_each(scripted_env_class, encoder):
+    timing = RewardTiming(score_every="episode_end")
+    head = ThresholdHead(SoftmaxHead(0.1), threshold=0.5)
+    reward_model = RewardModel(encoder, Goal("a red room", ["a blue room"]), head, timing)
+    venv = DummyVecEnv([lambda i=i: scripted_env_class(i) for i in range(3)])
+    envs = VecVLMReward(venv, reward_model, terminate_on_success=False)
+    envs.reset()
+    rewards = [envs.step([1, 0, 1])[1] for _ in range(8)]
+    assert encoder.batch_sizes == [3, 3]  # of 24 steps, the two at the time limit
+    assert np.stack(rewards).sum(axis=0).tolist() == [2.0, 0.0, 2.0]
+
+
+def test_an_off_policy_learner_reads_the_right_last_observation(scripted_env_class, reward_model):
+    venv = DummyVecEnv([lambda i=i: scripted_env_class(i) for i in range(2)])
+    envs = VecVLMReward(venv, reward_model, observe="embedding")
+    agent = DQN(
+        "MultiInputPolicy", envs, learning_starts=8, train_freq=4, buffer_size=64, seed=0,
+        device="cpu",
+    )  # fmt: skip
+    agent.learn(40)
+    buffer = agent.replay_buffer
+    last = np.flatnonzero(buffer.dones[: buffer.pos].any(axis=1))
+    assert len(last)
+    for step in last:
+        for index in np.flatnonzero(buffer.dones[step]):
+            shown = torch.from_numpy(buffer.next_observations["embedding"][step, index])[None]
+            scores = reward_model.score_embeddings(shown, 0)
+            assert float(scores.reward[0]) == buffer.rewards[step, index]
