@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,21 @@ def rate(work: Callable[[], int], min_seconds: float = 2.0) -> float:
     while time.perf_counter() - began < min_seconds:
         done += work()
     return done / (time.perf_counter() - began)
+
+
+def interleaved(works: Mapping[str, Callable[[], int]], num_rounds: int) -> dict[str, float]:
+    """Units of work done in a second by each, in its fastest round, after one to warm up.
+
+    All take turns, so that whatever else the machine is doing disturbs them alike.
+    """
+    fastest = dict.fromkeys(works, 0.0)
+    for number in range(num_rounds + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            units = work() / (time.perf_counter() - began)
+            if number:
+                fastest[name] = max(fastest[name], units)
+    return fastest
 
 
 def row(name: str, unit: str, value: float, baseline: str, baseline_value: float) -> Row:
