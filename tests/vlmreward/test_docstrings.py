@@ -6,6 +6,7 @@ import pytest
 MODULES = [
     "vlmreward.goals",
     "vlmreward.encoders.fake",
+    "vlmreward.encoders.frame_cache",
     "vlmreward.heads.config",
     "vlmreward.heads.contrast",
     "vlmreward.heads.cosine",
