@@ -4,6 +4,15 @@ import importlib
 import pytest
 
 MODULES = [
+    "vlmreward.evaluation.bootstrap",
+    "vlmreward.evaluation.calibrated_head",
+    "vlmreward.evaluation.epic",
+    "vlmreward.evaluation.grid",
+    "vlmreward.evaluation.reliability",
+    "vlmreward.evaluation.returns",
+    "vlmreward.evaluation.roc",
+    "vlmreward.evaluation.similarities",
+    "vlmreward.evaluation.temperature",
     "vlmreward.goals",
     "vlmreward.encoders.fake",
     "vlmreward.encoders.frame_cache",

@@ -10,27 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
+from vlmreward.evaluation.bootstrap import (
+    Estimate,
+    check_settings,
+    percentile_interval,
+    resampled_rows,
+)
 from vlmreward.evaluation.curves import (
     OperatingPoint,
     average_precision,
     check_labels_and_scores,
     operating_point,
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its bootstrap percentile interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the three numbers, ready for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -129,21 +122,16 @@ def evaluate_reward(
         >>> round(accuracy.average_precision.value, 3)  # (1 + 1/3) / 2
         0.667
     """
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must be strictly between 0 and 1, got {confidence}")
+    check_settings(num_resamples, confidence)
     per_goal = _evaluate_each_goal(labels, scores, goal_index, threshold)
     if len(per_goal) > 1:
         resampled = _resample_goals(per_goal, num_resamples, generator)
     else:
         resampled = _resample_frames(labels, scores, threshold, num_resamples, generator)
-    tail = (1.0 - confidence) / 2.0
 
     def estimate(statistic: Callable[[Sequence[GoalAccuracy]], float]) -> Estimate:
         values = [statistic(sample) for sample in resampled]
-        low, high = np.quantile(values, [tail, 1.0 - tail])
-        return Estimate(statistic(per_goal), float(low), float(high))
+        return percentile_interval(statistic(per_goal), values, confidence)
 
     return RewardAccuracy(
         average_precision=estimate(_mean_average_precision),
@@ -194,9 +182,7 @@ def _evaluate_goal(
 def _resample_goals(
     per_goal: Sequence[GoalAccuracy], num_resamples: int, generator: np.random.Generator
 ) -> list[list[GoalAccuracy]]:
-    draws: Int64[np.ndarray, "R G"] = generator.integers(
-        len(per_goal), size=(num_resamples, len(per_goal))
-    )
+    draws = resampled_rows(len(per_goal), num_resamples, generator)
     return [[per_goal[index] for index in draw] for draw in draws]
 
 
@@ -208,12 +194,8 @@ def _resample_frames(
     generator: np.random.Generator,
 ) -> list[list[GoalAccuracy]]:
     label_array, score_array = check_labels_and_scores(labels, scores)
-    kinds = [np.flatnonzero(label_array), np.flatnonzero(~label_array)]
-    resampled = []
-    for _ in range(num_resamples):
-        rows = np.concatenate([generator.choice(kind, size=kind.size) for kind in kinds])
-        resampled.append([_evaluate_goal(0, label_array[rows], score_array[rows], threshold)])
-    return resampled
+    draws = resampled_rows(label_array.size, num_resamples, generator, strata=label_array)
+    return [[_evaluate_goal(0, label_array[rows], score_array[rows], threshold)] for rows in draws]
 
 
 def _mean_average_precision(goals: Sequence[GoalAccuracy]) -> float:
