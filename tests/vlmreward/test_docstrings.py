@@ -13,6 +13,7 @@ MODULES = [
     "vlmreward.evaluation.roc",
     "vlmreward.evaluation.similarities",
     "vlmreward.evaluation.temperature",
+    "vlmreward.drift",
     "vlmreward.goals",
     "vlmreward.encoders.fake",
     "vlmreward.encoders.frame_cache",
@@ -23,8 +24,11 @@ MODULES = [
     "vlmreward.heads.sigmoid",
     "vlmreward.heads.softmax",
     "vlmreward.heads.threshold",
+    "vlmreward.monitor",
+    "vlmreward.prompts",
     "vlmreward.reward_model",
     "vlmreward.wrappers.gymnasium",
+    "vlmreward.wrappers.sb3_monitor",
 ]
 
 

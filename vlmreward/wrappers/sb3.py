@@ -23,7 +23,7 @@ from vlmreward.frames import require_pixels
 from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard
 from vlmreward.reward_model import GoalIndex, RewardModel
-from vlmreward.reward_stream import RewardStream
+from vlmreward.reward_stream import RewardStream, StreamStep
 from vlmreward.wrappers.goal_conditioning import GoalConditioning
 from vlmreward.wrappers.sb3_adapter import VectorEnvAdapter
 
@@ -65,6 +65,10 @@ class VecVLMReward(VecEnvWrapper):
         observe_goal: Add the embedding of the episode's goal to the observation, under
             `goal_embedding`, so that one policy can learn many goals.
 
+    Attributes:
+        led_to: The observations that the last actions led to, as the encoder read them.
+        paid: What they earned; both are None before the first step.
+
     Raises:
         FrameError: If the observation has no `pixels`.
         ValueError: If `venv` is wrapped already, or `observe` is unknown.
@@ -98,6 +102,8 @@ class VecVLMReward(VecEnvWrapper):
             encode_all=observe == "embedding",
         )
         self._guard = TerminationGuard(reward_model.head, reward_model.timing, terminate_on_success)
+        self.led_to: Obs | None = None
+        self.paid: StreamStep | None = None
         self._start_time = time.time()
         self._returns = np.zeros(venv.num_envs)
         self._env_returns = np.zeros(venv.num_envs)
@@ -147,6 +153,7 @@ class VecVLMReward(VecEnvWrapper):
             first_obs=first,
             goal_index=self._choose(first, ended),
         )
+        self.led_to, self.paid = led_to, paid
 
         success = (paid.reward > 0) & self._guard.ends_on_success
         restarted = _where(success & ~dones)
