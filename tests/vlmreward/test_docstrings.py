@@ -26,7 +26,10 @@ MODULES = [
     "vlmreward.heads.threshold",
     "vlmreward.monitor",
     "vlmreward.prompts",
+    "vlmreward.relabel.episodes",
+    "vlmreward.relabel.files",
     "vlmreward.reward_model",
+    "vlmreward.wrappers.dm_env",
     "vlmreward.wrappers.gymnasium",
     "vlmreward.wrappers.sb3_monitor",
 ]
