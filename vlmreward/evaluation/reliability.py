@@ -113,6 +113,8 @@ def expected_calibration_error(
     model, and on a resample, which has that chance twice, higher still. The interval is therefore
     the basic one, the percentiles mirrored at the value, [2v − high, 2v − low], cut to [0, 1]
     (Davison and Hinkley 1997, section 5.2.1): it lies lower than the value where chance is large.
+    It is still too narrow where the true error is as small as what chance adds: with 150 frames, 5
+    bins and a true ECE of .048, intervals meant to cover it 90 % of the time did so 78 %.
 
     Args:
         labels: Whether the goal is achieved in each frame, bool [N].
