@@ -33,7 +33,7 @@ MODEL_CONFIG = {
     "vision_cfg": {
         "timm_model_name": "patch_convnet",
         "timm_model_pretrained": False,
-        "timm_pool": "avg",
+        "timm_pool": "catavgmax",
         "timm_proj": "",
         "image_size": 96,
     },

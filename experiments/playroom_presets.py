@@ -62,7 +62,7 @@ PRESETS = {
         num_train_tasks=2500,
         num_test_tasks=192,
         source=TabularQLearningConfig(),
-        num_updates=1800,
+        num_updates=3000,
         distil_seeds=3,
         num_episodes=50,
     ),

@@ -10,65 +10,88 @@ import torch
 from jaxtyping import Float
 from timm.models import register_model
 from torch import Tensor, nn
+from torch.nn import functional
 
-_WIDTHS = (32, 64, 128, 256)
+_WIDTHS = (32, 64, 64, 96, 256)
 
 
 class PatchConvNet(nn.Module):
-    """Overlapping 8×8 patches at stride 4, two stages of dense 3×3 convolutions, mean pooling.
+    """Overlapping 8×8 patches at stride 4, dense 3×3 convolutions at stride 8, two poolings.
 
-    Made for CPUs: 41 MFLOP for a 96×96 frame and no depthwise convolution, whose memory traffic
-    costs more there than its arithmetic saves.
+    Made for CPUs: 46 MFLOP for a 96×96 frame and no depthwise convolution, whose memory traffic
+    costs more there than its arithmetic saves. The maximum over the map keeps what happens in one
+    place of it, such as two things beside each other; the mean alone would dilute it.
 
-    ==============  ======  ========
-    layer           stride  channels
-    ==============  ======  ========
-    8×8 patches     4       32
-    3×3, 3×3        8       64
-    3×3, 3×3        16      128
-    1×1, mean       –       256
-    linear          –       D
-    ==============  ======  ========
+    ==================  ======  ========
+    layer               stride  channels
+    ==================  ======  ========
+    8×8 patches         4       32
+    3×3, 3×3            8       64
+    3×3                 8       96
+    1×1                 8       256
+    mean and maximum    –       512
+    linear              –       D
+    ==================  ======  ========
 
     Args:
         num_classes: D.
         in_chans: Image channels.
-        global_pool: Only ``"avg"``, as timm names it.
+        global_pool: Only ``"catavgmax"``, as timm names it.
 
     Raises:
         ValueError: Another pooling.
     """
 
-    def __init__(self, num_classes: int, in_chans: int = 3, global_pool: str = "avg") -> None:
+    def __init__(self, num_classes: int, in_chans: int = 3, global_pool: str = "catavgmax") -> None:
         super().__init__()
-        if global_pool != "avg":
-            raise ValueError(f"patch_convnet pools by 'avg', got {global_pool!r}")
-        stem, middle, deep, last = _WIDTHS
-        self.num_features = last
+        if global_pool != "catavgmax":
+            raise ValueError(f"patch_convnet pools by 'catavgmax', got {global_pool!r}")
+        stem, first, second, third, last = _WIDTHS
+        self.num_features = 2 * last
         self.layers = nn.Sequential(
-            _conv(in_chans, stem, kernel_size=8, stride=4, padding=2),
-            _conv(stem, middle, stride=2),
-            _conv(middle, middle),
-            _conv(middle, deep, stride=2),
-            _conv(deep, deep),
-            _conv(deep, last, kernel_size=1, padding=0),
+            _ConvNorm(in_chans, stem, kernel_size=8, stride=4, padding=2),
+            _ConvNorm(stem, first, stride=2),
+            _ConvNorm(first, second),
+            _ConvNorm(second, third),
+            _ConvNorm(third, last, kernel_size=1, padding=0),
         )
-        self.head = nn.Linear(last, num_classes)
+        self.head = nn.Linear(self.num_features, num_classes)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Return one vector per image, not normalised."""
-        pooled: Tensor = self.layers(images).mean(dim=(2, 3))
+        features = self.layers(images)
+        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
         return torch.as_tensor(self.head(pooled))
 
 
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1
-) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+class _ConvNorm(nn.Module):
+    """Convolution, batch normalisation, ReLU; one convolution less a pass over memory in use."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O S T"]:
+        """Convolve, normalise, rectify."""
+        if self.training:
+            return functional.relu(self.norm(self.conv(x)), inplace=True)
+        # In use, normalisation is a scale and a shift per channel: part of the convolution.
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
+        weight = self.conv.weight * scale.view(-1, 1, 1, 1)
+        shift = self.norm.bias - mean * scale
+        convolved = functional.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+        return functional.relu(convolved, inplace=True)
 
 
 @register_model
@@ -80,7 +103,7 @@ def patch_convnet(
     cache_dir: object = None,
     num_classes: int = 128,
     in_chans: int = 3,
-    global_pool: str = "avg",
+    global_pool: str = "catavgmax",
 ) -> PatchConvNet:
     """Build the tower: timm's entry point, which timm always hands its three download settings.
 

@@ -45,7 +45,7 @@ FAMILIES = {
         "custom_text": True,
         "vision_cfg": {
             "timm_model_name": "patch_convnet",
-            "timm_pool": "avg",
+            "timm_pool": "catavgmax",
             "timm_proj": "",
             "image_size": 96,
         },
