@@ -6,7 +6,7 @@ are uint8 (0-255) and channels-last until they are on the encoder's device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -14,6 +14,22 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
+
+from vlmreward.renderers import FrameError, prepare_to_draw, repair
+
+__all__ = [
+    "PIXELS",
+    "FrameError",
+    "Frames",
+    "check_frames",
+    "frame_of_obs",
+    "has_pixels",
+    "refuse_blank",
+    "render_frame",
+    "require_pixels",
+    "require_rgb_array",
+    "to_tensor",
+]
 
 PIXELS = "pixels"
 """The observation key under which frames are found."""
@@ -25,10 +41,6 @@ _ADD_PIXELS = (
     "wrap the environment in gymnasium.wrappers.AddRenderObservation(env, render_only=False), "
     f"which adds {PIXELS!r} to its observation"
 )
-
-
-class FrameError(ValueError):
-    """A frame that must not be scored; the message says what came and what was expected."""
 
 
 def check_frames(frames: object) -> Frames:
@@ -143,22 +155,42 @@ def frame_of_obs(obs: Mapping[str, Any]) -> NDArray[Any]:
     return np.asarray(obs[PIXELS])
 
 
-def render_frame(env: gym.Env[Any, Any]) -> NDArray[Any]:
-    """Renders what an environment shows now, as `[H, W, 3]`.
+def render_frame(
+    env: gym.Env[Any, Any], *, skip_remedies: Collection[str] = ()
+) -> UInt8[NDArray[Any], "H W 3"]:
+    """Renders what an environment shows now.
 
-    A renderer that has lost its graphics context draws one flat colour and reports no error, which
-    a reward model would score all the same. Such a frame is refused.
+    This is the one way by which frames are drawn: what is known of a renderer's defects is put
+    right (`vlmreward.renderers`), and what cannot be is refused.
+
+    Args:
+        env: The environment.
+        skip_remedies: Names of remedies not to apply.
 
     Raises:
-        FrameError: If the environment does not render RGB arrays, or if the frame is blank.
+        FrameError: If the environment does not render RGB arrays, if the frame is blank, or if the
+            renderer is known to draw it wrong.
     """
     require_rgb_array(env.render_mode)
+    prepare_to_draw(env.unwrapped, skip_remedies)
     frame = np.asarray(env.render())
     check_frames(frame[None])
+    refuse_blank(frame)
+    return repair(env.unwrapped, frame, skip_remedies)
+
+
+def refuse_blank(frame: UInt8[NDArray[Any], "H W 3"]) -> None:
+    """Refuses a frame of one flat colour.
+
+    A renderer that has lost its graphics context draws one and reports no error, and a reward
+    model would score it all the same.
+
+    Raises:
+        FrameError: If all values are the same.
+    """
     if frame.min() == frame.max():
         raise FrameError(
             f"the renderer returned a blank frame (every value is {frame.min()}). Another "
             "environment of this process may hold its graphics context: draw in one process per "
             "environment, or make the context current before rendering"
         )
-    return frame

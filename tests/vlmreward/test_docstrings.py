@@ -4,6 +4,7 @@ import importlib
 import pytest
 
 MODULES = [
+    "vlmreward.capture",
     "vlmreward.evaluation.bootstrap",
     "vlmreward.evaluation.calibrated_head",
     "vlmreward.evaluation.epic",
@@ -28,7 +29,9 @@ MODULES = [
     "vlmreward.prompts",
     "vlmreward.relabel.episodes",
     "vlmreward.relabel.files",
+    "vlmreward.renderers",
     "vlmreward.reward_model",
+    "vlmreward.wrappers.capture",
     "vlmreward.wrappers.dm_env",
     "vlmreward.wrappers.gymnasium",
     "vlmreward.wrappers.sb3_monitor",

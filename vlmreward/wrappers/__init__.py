@@ -3,6 +3,7 @@
 The wrapper for Stable-Baselines3 is in `vlmreward.wrappers.sb3`, which needs that library.
 """
 
+from vlmreward.wrappers.capture import CaptureFrames
 from vlmreward.wrappers.gymnasium import VLMReward
 
-__all__ = ["VLMReward"]
+__all__ = ["CaptureFrames", "VLMReward"]
