@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
-from scipy import special, stats  # type: ignore[import-untyped]
+from scipy import special, stats
 
 
 @dataclass(frozen=True)

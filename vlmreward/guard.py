@@ -53,8 +53,7 @@ class TerminationGuard:
             warnings.warn(
                 "the environment ended an episode before its time limit while a dense reward is "
                 "paid: the length of an episode then rewards or punishes by itself. Use a fixed "
-                "horizon, a potential difference (RewardTiming(discount=...)) or a binary reward; "
-                f"{_PAGE}",
+                f"horizon or a binary reward; {_PAGE}",
                 RewardDesignWarning,
                 stacklevel=3,
             )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from vlmreward.encoders import ImageTextEncoder
 from vlmreward.frames import PIXELS, Frames

@@ -19,7 +19,7 @@ from vlmreward.encoders import ImageTextEncoder
 from vlmreward.frames import PIXELS, Frames
 from vlmreward.goal_bank import GoalBank
 from vlmreward.goals import Goal
-from vlmreward.heads import Head, head_config
+from vlmreward.heads import Head, Similarities, head_config
 from vlmreward.timing import RewardTiming
 
 GoalIndex: TypeAlias = int | np.integer[Any] | Sequence[int] | NDArray[Any] | torch.Tensor
@@ -124,9 +124,7 @@ class RewardModel:
             ValueError: If the number of goal indices is not that of the rows.
             IndexError: If a goal index is out of range.
         """
-        if not isinstance(obs, Mapping):
-            obs = {PIXELS: obs}
-        return self.score_embeddings(self.encoder.encode_obs(obs), goal_index)
+        return self.score_embeddings(self._encode(obs), goal_index)
 
     def score_embeddings(
         self, embedding: Float[torch.Tensor, "B D"], goal_index: GoalIndex = 0
@@ -136,10 +134,20 @@ class RewardModel:
         score = self.head.score(self._bank.similarities(embedding, goal))
         return Scores(self.head.reward(score), score, embedding)
 
+    def similarities(
+        self, obs: Mapping[str, Any] | Frames, goal_index: GoalIndex = 0
+    ) -> Similarities:
+        """Returns the cosines that the head turns into scores; see `score`."""
+        embedding = self._encode(obs)
+        return self._bank.similarities(embedding, self.check_goal_index(goal_index, len(embedding)))
+
     def goal_embeddings(self, goal_index: GoalIndex) -> Float[torch.Tensor, "B D"]:
         """Returns the unit embeddings of goals, which a goal-conditioned policy can observe."""
         num_rows = int(np.size(torch.as_tensor(goal_index).cpu().numpy()))
         return self._bank.goal_embeddings(self.check_goal_index(goal_index, num_rows))
+
+    def _encode(self, obs: Mapping[str, Any] | Frames) -> Float[torch.Tensor, "B D"]:
+        return self.encoder.encode_obs(obs if isinstance(obs, Mapping) else {PIXELS: obs})
 
     def config(self) -> dict[str, Any]:
         """Describes the reward for the record of a run, as JSON types."""

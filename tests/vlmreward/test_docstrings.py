@@ -5,6 +5,7 @@ import pytest
 
 MODULES = [
     "vlmreward.capture",
+    "vlmreward.drift",
     "vlmreward.evaluation.bootstrap",
     "vlmreward.evaluation.calibrated_head",
     "vlmreward.evaluation.epic",
@@ -14,7 +15,6 @@ MODULES = [
     "vlmreward.evaluation.roc",
     "vlmreward.evaluation.similarities",
     "vlmreward.evaluation.temperature",
-    "vlmreward.drift",
     "vlmreward.goals",
     "vlmreward.encoders.fake",
     "vlmreward.encoders.frame_cache",

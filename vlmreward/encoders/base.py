@@ -51,6 +51,10 @@ class ImageTextEncoder(Protocol):
         """What the model multiplied cosines with in training: 1 / temperature."""
 
     @property
+    def logit_bias(self) -> float | None:
+        """What a model trained with a sigmoid added to scaled cosines; None for softmax models."""
+
+    @property
     def context_length(self) -> int:
         """How many tokens of a text it reads; it warns when a text is longer."""
 

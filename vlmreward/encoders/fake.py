@@ -43,6 +43,7 @@ class FakeEncoder:
     Args:
         text_embeddings: Embeddings of particular texts, of width 16, scaled to unit length here.
         logit_scale: What it claims to be its model's own: 1 / temperature.
+        logit_bias: What it claims to be its model's own, None for a softmax model.
         calibrated_head: What it claims to be its measured head.
 
     Example:
@@ -66,9 +67,11 @@ class FakeEncoder:
         text_embeddings: Mapping[str, Sequence[float]] | None = None,
         *,
         logit_scale: float = 100.0,
+        logit_bias: float | None = None,
         calibrated_head: Head | None = None,
     ) -> None:
         self.logit_scale = logit_scale
+        self.logit_bias = logit_bias
         self.calibrated_head = calibrated_head
         self._known: dict[str, torch.Tensor] = {}
         for text, values in (text_embeddings or {}).items():

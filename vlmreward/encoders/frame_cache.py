@@ -130,6 +130,11 @@ class CachedEncoder:
         return self.encoder.logit_scale
 
     @property
+    def logit_bias(self) -> float | None:
+        """The encoder's."""
+        return self.encoder.logit_bias
+
+    @property
     def context_length(self) -> int:
         """See `ImageTextEncoder`."""
         return self.encoder.context_length

@@ -89,6 +89,8 @@ class OpenCLIPEncoder:
         self.precision = choose_precision(precision, self.device)
         self._dtype = set_precision(self.model.visual, self.precision)
         self.logit_scale = float(self.model.logit_scale.exp())
+        bias = getattr(self.model, "logit_bias", None)
+        self.logit_bias = None if bias is None else float(bias)
         self.context_length = int(self.tokenizer.context_length)
         self._text_embeddings = TextEmbeddingCache(self._encode_new_texts)
         self.embed_dim = self.encode_text(["a"]).shape[1]

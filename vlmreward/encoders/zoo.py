@@ -57,7 +57,7 @@ def load_encoder(
         pretrained: open_clip's tag of the weights for this architecture, downloaded on first use,
             or `random` for random weights (for timing and for tests).
         checkpoint: A local file of weights for this architecture: safetensors, or a torch file
-            that holds nothing but tensors.
+            that holds nothing but tensors. Frames are prepared as for its published weights.
         device: A CUDA device if there is one, else the CPU, if None.
         batch_size: How many frames go through the model at once, at most; see `OpenCLIPEncoder`.
         precision: Of the image tower; see `OpenCLIPEncoder`. Load an encoder that is to be saved
@@ -98,7 +98,7 @@ def load_encoder(
             f"its tags are {tags}, and {_RANDOM!r} gives random weights"
         )
     if checkpoint is not None:
-        model = build_model(model_cfg)
+        model = build_model(model_cfg, preprocess_cfg=_published_preprocessing(name))
         load_weights(model, checkpoint)
         full_name = f"{name}/{Path(checkpoint).name}"
     else:
@@ -181,7 +181,7 @@ def _load_saved(name: str, device: torch.device, speed: _Speed) -> OpenCLIPEncod
 
 def _create_pretrained(name: str, pretrained: str, model_cfg: Mapping[str, Any]) -> Any:
     if pretrained == _RANDOM:
-        return build_model(model_cfg)
+        return build_model(model_cfg, preprocess_cfg=_published_preprocessing(name))
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
         raise ValueError(
@@ -189,6 +189,23 @@ def _create_pretrained(name: str, pretrained: str, model_cfg: Mapping[str, Any])
             f"{_suggest(pretrained, tags)} Known are {tags}"
         )
     return open_clip.create_model(name, pretrained, require_pretrained=True)
+
+
+def _published_preprocessing(name: str) -> dict[str, Any]:
+    """Says how the published weights of an architecture want their frames.
+
+    open_clip keeps this with the weights and not with the architecture, so that a local file, such
+    as a SigLIP's, would be given another model's mean and resizing. Where the published weights
+    disagree among themselves, or where there are none, it is open_clip's default.
+    """
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    published = [
+        open_clip.get_pretrained_cfg(name, tag)
+        for tag in open_clip.list_pretrained_tags_by_model(name)
+    ]
+    found = [{key: config[key] for key in keys if key in config} for config in published]
+    agreed = bool(found) and all(one == found[0] for one in found)
+    return found[0] if agreed else {}
 
 
 def _suggest(name: str, known: list[str]) -> str:

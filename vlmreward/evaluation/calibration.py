@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int64
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from vlmreward.evaluation.curves import OperatingPoint, check_labels_and_scores, operating_point
 

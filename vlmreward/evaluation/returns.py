@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float64
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from vlmreward.evaluation.bootstrap import Estimate, check_settings, percentile_interval
 from vlmreward.evaluation.epic import check_pair

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmreward.encoders import ImageTextEncoder
-from vlmreward.frames import PIXELS, Frames
-from vlmreward.goal_bank import GoalBank
+from vlmreward.frames import Frames
 from vlmreward.goals import Goal
 from vlmreward.heads import Similarities, SoftmaxHead
 from vlmreward.reward_model import GoalIndex, RewardModel
@@ -46,8 +45,6 @@ def similarities_of(
         >>> seen.goal, seen.negatives
         (tensor([1.]), tensor([[0.]]))
     """
-    # The reward model knows what a softmax head needs, and what a goal index may be.
+    # Its temperature has no part in similarities; that the goals have negatives is checked.
     model = RewardModel(encoder, goals, SoftmaxHead(temperature=1.0))
-    embedding = encoder.encode_obs(obs if isinstance(obs, Mapping) else {PIXELS: obs})
-    index = model.check_goal_index(goal_index, len(embedding))
-    return GoalBank.of(encoder, model.goals).similarities(embedding, index)
+    return model.similarities(obs, goal_index)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
-from scipy import optimize  # type: ignore[import-untyped]
+from scipy import optimize
 from torch.nn.functional import softplus
 
 from vlmreward.evaluation.curves import check_labels_and_scores

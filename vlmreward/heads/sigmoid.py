@@ -21,7 +21,7 @@ class SigmoidHead(DenseHead):
     .. math:: p(o, l) = \frac{1}{1 + \exp(-(t \, f(o) \cdot g(l) + b))}
 
     A SigLIP is trained on this and not on a softmax: it needs no negatives, and two goals can both
-    be true. `SigmoidHead.of(encoder)` takes the model's own `t` and `b`.
+    be true. The model's own are `SigmoidHead(encoder.logit_scale, encoder.logit_bias)`.
 
     Attributes:
         scale: `t`, multiplies the cosines.

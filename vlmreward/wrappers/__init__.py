@@ -5,5 +5,6 @@ The wrapper for Stable-Baselines3 is in `vlmreward.wrappers.sb3`, which needs th
 
 from vlmreward.wrappers.capture import CaptureFrames
 from vlmreward.wrappers.gymnasium import VLMReward
+from vlmreward.wrappers.vector import VectorVLMReward
 
-__all__ = ["CaptureFrames", "VLMReward"]
+__all__ = ["CaptureFrames", "VLMReward", "VectorVLMReward"]

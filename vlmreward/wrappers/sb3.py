@@ -6,7 +6,6 @@ Axes: `N` environments, `S` episodes that start together, `D` width of the embed
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -26,6 +24,7 @@ from vlmreward.reward_model import GoalIndex, RewardModel
 from vlmreward.reward_stream import RewardStream, StreamStep
 from vlmreward.wrappers.goal_conditioning import GoalConditioning
 from vlmreward.wrappers.sb3_adapter import VectorEnvAdapter
+from vlmreward.wrappers.sb3_callback import VLMRewardCallback
 
 __all__ = ["VLMRewardCallback", "VecVLMReward", "VectorEnvAdapter"]
 
@@ -246,40 +245,6 @@ class VecVLMReward(VecEnvWrapper):
         read = self.reward_model.encoder.modalities
         kept = {key: values for key, values in obs.items() if key not in read}
         return {**kept, EMBEDDING: torch.as_tensor(embedding).cpu().numpy()}
-
-
-class VLMRewardCallback(BaseCallback):
-    """Logs what the learner is paid beside what it was meant to earn.
-
-    Over the last `window` episodes: `vlm_reward/episode_return`, `env_reward/episode_return` and,
-    where infos carry `success`, `env_reward/success_rate`, the share of episodes in whose last
-    step it was true. Written whenever the algorithm writes its own metrics.
-
-    Args:
-        window: How many episodes to average over.
-    """
-
-    def __init__(self, window: int = 100) -> None:
-        super().__init__()
-        self._values: dict[str, deque[float]] = {
-            "vlm_reward/episode_return": deque(maxlen=window),
-            "env_reward/episode_return": deque(maxlen=window),
-            "env_reward/success_rate": deque(maxlen=window),
-        }
-
-    def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "env_episode_return" in info:
-                self._values["vlm_reward/episode_return"].append(info["episode"]["r"])
-                self._values["env_reward/episode_return"].append(info["env_episode_return"])
-                if "success" in info:
-                    self._values["env_reward/success_rate"].append(float(info["success"]))
-        return True
-
-    def _on_rollout_end(self) -> None:
-        for name, values in self._values.items():
-            if values:
-                self.logger.record(name, float(np.mean(values)))
 
 
 def _as_dict(obs: VecEnvObs) -> Obs:

@@ -84,6 +84,7 @@ class EncoderContract:
         assert isinstance(encoder.name, str)
         assert "pixels" in encoder.modalities
         assert encoder.logit_scale > 0
+        assert encoder.logit_bias is None or isinstance(encoder.logit_bias, float)
         assert encoder.context_length > 0
 
     def test_embeddings_are_unit_vectors_of_the_stated_width(self, encoder):
