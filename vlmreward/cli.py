@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -186,8 +186,8 @@ def main() -> None:
         sys.exit(f"vlmreward: {error}")
 
 
-def _read(path: Path) -> tuple[UInt8[NDArray[Any], "N H W 3"], Bool[NDArray[Any], " N"] | None]:
-    """Reads frames, and labels where there are any."""
+def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Reads frames, and labels where there are any, as they are."""
     if not path.is_file():
         raise ValueError(f"expected frames in an .npz file, found none at {path}")
     try:
@@ -200,14 +200,14 @@ def _read(path: Path) -> tuple[UInt8[NDArray[Any], "N H W 3"], Bool[NDArray[Any]
     return arrays[PIXELS], arrays.get("labels")
 
 
-def _require(labels: Bool[NDArray[Any], " N"] | None, path: Path) -> Bool[NDArray[Any], " N"]:
+def _require(labels: NDArray[Any] | None, path: Path) -> NDArray[Any]:
     if labels is None:
         raise ValueError(f"expected an array 'labels' in {path}: whether each frame shows the goal")
     return labels
 
 
 def _score(
-    model: RewardModel, pixels: UInt8[NDArray[Any], "N H W 3"], goal_index: int
+    model: RewardModel, pixels: NDArray[Any], goal_index: int
 ) -> tuple[Float[NDArray[Any], " N"], Float[NDArray[Any], " N"]]:
     parts = [
         model.score(pixels[start : start + _ROWS_AT_ONCE], goal_index)

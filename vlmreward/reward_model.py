@@ -160,7 +160,14 @@ class RewardModel:
 
     def check_goal_index(self, goal_index: GoalIndex, num_rows: int) -> Int[torch.Tensor, " B"]:
         """Returns one goal index per row; see `score` for what it raises."""
-        index = torch.as_tensor(goal_index)
+        try:
+            index = torch.as_tensor(goal_index)
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # no numbers, or lists of two lengths
+            raise TypeError(f"expected whole numbers as goal_index, got {goal_index!r}") from error
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise TypeError(f"expected whole numbers as goal_index, got dtype {index.dtype}")
         if index.ndim == 0:

@@ -16,7 +16,7 @@ MODEL_CONFIG: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {
         "timm_model_name": "patch_convnet",
-        "timm_pool": "avg",
+        "timm_pool": "catavgmax",
         "timm_proj": "",
         "image_size": 32,
     },
