@@ -114,7 +114,7 @@ def film_strip(
     _check_lengths(frames=frames, probability=probability, success=success)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(num_shown, len(frames))).round())
     shown = shown.astype(int)
-    with _drawing((9.6, 4.1)) as figure:
+    with drawing((9.6, 4.1)) as figure:
         grid = figure.add_gridspec(2, len(shown), height_ratios=[1.0, 2.2], hspace=0.12, wspace=0.1)
         for column, step in enumerate(shown):
             axes = figure.add_subplot(grid[0, column])
@@ -128,7 +128,7 @@ def film_strip(
         axes = figure.add_subplot(grid[1, :])
         _draw_probability(axes, probability, success, threshold)
         figure.suptitle(f"“{prompt}”", x=0.125, y=0.965, ha="left", fontsize=11, fontweight="bold")
-        return _png(figure)
+        return png(figure)
 
 
 def _draw_probability(
@@ -167,7 +167,7 @@ def training_returns(curves: Sequence[TrainingCurve]) -> bytes:
     """
     if not curves:
         raise ValueError("there is no training curve to draw")
-    with _drawing((9.6, 3.5)) as figure:
+    with drawing((9.6, 3.5)) as figure:
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for axes, curve in zip(panels, curves, strict=True):
             returns = [("reward model", curve.vlm_return), ("ground truth", curve.env_return)]
@@ -190,12 +190,12 @@ def training_returns(curves: Sequence[TrainingCurve]) -> bytes:
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         panels[0].set_ylabel("return per episode")
         panels[0].legend(loc="best")
-        return _png(figure)
+        return png(figure)
 
 
 def precision_recall(curves: Sequence[LabelledCurve]) -> bytes:
     """Draw precision–recall curves, each marked where the threshold lies."""
-    with _drawing((5.6, 4.4)) as figure:
+    with drawing((5.6, 4.4)) as figure:
         axes = figure.subplots()
         for curve, (color, line, marker) in zip(curves, _LINES, strict=False):
             _check_lengths(recall=curve.recall, precision=curve.precision)
@@ -207,7 +207,7 @@ def precision_recall(curves: Sequence[LabelledCurve]) -> bytes:
         axes.set(xlabel="recall", ylabel="precision", xlim=(0.0, 1.02), ylim=(0.0, 1.02))
         axes.set_aspect("equal")
         axes.legend(loc="lower left", title="marker: at the threshold", alignment="left")
-        return _png(figure)
+        return png(figure)
 
 
 def in_context_returns(
@@ -234,7 +234,7 @@ def in_context_returns(
     """
     _check_lengths(mean=mean, low=low, high=high)
     episodes = np.arange(1, len(mean) + 1)
-    with _drawing((7.2, 4.2)) as figure:
+    with drawing((7.2, 4.2)) as figure:
         axes = figure.subplots()
         axes.fill_between(episodes, low, high, color=BLUE, alpha=0.22, linewidth=0, label=interval)
         axes.plot(episodes, mean, color=BLUE, marker="o", markersize=3, label="in-context agent")
@@ -253,7 +253,7 @@ def in_context_returns(
         axes.set(xlabel="episode", ylabel="return", xlim=(1, len(mean)), ylim=(0.0, 1.06 * top))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _png(figure)
+        return png(figure)
 
 
 def gif(
@@ -315,12 +315,14 @@ def _with_borders(frames: Frames, rewarded: Bool[np.ndarray, " T"], width: int =
 
 
 @contextmanager
-def _drawing(inches: tuple[float, float]) -> Iterator[Figure]:
+def drawing(inches: tuple[float, float]) -> Iterator[Figure]:
+    """Give a figure of a size, in the style of all pictures."""
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=inches)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
