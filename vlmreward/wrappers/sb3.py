@@ -6,7 +6,6 @@ Axes: `N` environments, `S` episodes that start together, `D` width of the embed
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -22,6 +21,7 @@ from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard
 from vlmreward.reward_model import GoalIndex, RewardModel
 from vlmreward.reward_stream import RewardStream, StreamStep
+from vlmreward.wrappers.batches import Obs, replace_rows, row_of, rows_of, rows_where
 from vlmreward.wrappers.goal_conditioning import GoalConditioning
 from vlmreward.wrappers.sb3_adapter import VectorEnvAdapter
 from vlmreward.wrappers.sb3_callback import VLMRewardCallback
@@ -29,7 +29,6 @@ from vlmreward.wrappers.sb3_callback import VLMRewardCallback
 __all__ = ["VLMRewardCallback", "VecVLMReward", "VectorEnvAdapter"]
 
 Observe = Literal["pixels", "embedding"]
-Obs = dict[str, NDArray[Any]]
 Infos = list[dict[str, Any]]
 
 EMBEDDING = "embedding"
@@ -136,14 +135,14 @@ class VecVLMReward(VecEnvWrapper):
         goal_index = self.goal_index
 
         # Where an episode has ended, `obs` is of the next one already.
-        ended = _where(dones)
+        ended = rows_where(dones)
         for index in ended:
             self.reset_infos[index] = self.venv.reset_infos[index]
-        led_to = _replace_rows(obs, ended, [infos[i]["terminal_observation"] for i in ended])
+        led_to = replace_rows(obs, ended, [infos[i]["terminal_observation"] for i in ended])
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool)
         if (dones & ~truncated).any():
             self._guard.saw_terminated()
-        first = _rows(obs, ended)
+        first = rows_of(obs, ended)
         paid = self._stream.step(
             led_to,
             terminated=dones & ~truncated,
@@ -155,17 +154,17 @@ class VecVLMReward(VecEnvWrapper):
         self.led_to, self.paid = led_to, paid
 
         success = (paid.reward > 0) & self._guard.ends_on_success
-        restarted = _where(success & ~dones)
+        restarted = rows_where(success & ~dones)
         restarted_embedding = None
         if restarted:
-            obs = _replace_rows(obs, restarted, self._restart(restarted))
-            first = _rows(obs, restarted)
+            obs = replace_rows(obs, restarted, self._restart(restarted))
+            first = rows_of(obs, restarted)
             restarted_embedding = self._stream.start(
                 restarted, first, goal_index=self._choose(first, restarted)
             )
         for index in restarted:
-            infos[index]["terminal_observation"] = _row(led_to, index)
-        for index in _where(success):
+            infos[index]["terminal_observation"] = row_of(led_to, index)
+        for index in rows_where(success):
             infos[index]["TimeLimit.truncated"] = False
         dones |= success
 
@@ -174,7 +173,7 @@ class VecVLMReward(VecEnvWrapper):
             infos[index]["vlm_score"] = score
             infos[index]["goal_index"] = int(goal_index[index])
         self._count(paid.reward, env_rewards, dones, infos)
-        for index in _where(dones):
+        for index in rows_where(dones):
             terminal = infos[index]["terminal_observation"]
             own = None if paid.embedding is None else paid.embedding[index]
             infos[index]["terminal_observation"] = self._goals.add_to_row(
@@ -193,7 +192,7 @@ class VecVLMReward(VecEnvWrapper):
 
     def _choose(self, obs: Obs, rows: list[int]) -> Int64[NDArray[Any], " S"] | None:
         """Asks for the goals of episodes that start with these observations."""
-        each = [_row(obs, place) for place in range(len(rows))]
+        each = [row_of(obs, place) for place in range(len(rows))]
         return self._goals.choose(each, [self.reset_infos[index] for index in rows])
 
     def _restart(self, indices: list[int]) -> list[Obs]:
@@ -214,7 +213,7 @@ class VecVLMReward(VecEnvWrapper):
         self._env_returns += env_rewards
         self._lengths += 1
         seconds = round(time.time() - self._start_time, 6)
-        for index in _where(dones):
+        for index in rows_where(dones):
             infos[index]["episode"] = {
                 "r": float(self._returns[index]),
                 "l": int(self._lengths[index]),
@@ -250,26 +249,3 @@ class VecVLMReward(VecEnvWrapper):
 def _as_dict(obs: VecEnvObs) -> Obs:
     assert isinstance(obs, dict)  # `require_pixels` has seen the space
     return obs
-
-
-def _where(mask: Bool[NDArray[Any], " N"]) -> list[int]:
-    return [int(index) for index in np.flatnonzero(mask)]
-
-
-def _row(obs: Obs, index: int) -> Obs:
-    return {key: values[index] for key, values in obs.items()}
-
-
-def _rows(obs: Obs, indices: list[int]) -> Obs:
-    return {key: values[indices] for key, values in obs.items()}
-
-
-def _replace_rows(obs: Obs, indices: list[int], rows: Sequence[Obs]) -> Obs:
-    """Returns a batch in which some rows are others; the batch itself stays as it is."""
-    if not indices:
-        return obs
-    replaced = {key: values.copy() for key, values in obs.items()}
-    for index, row in zip(indices, rows, strict=True):
-        for key, values in replaced.items():
-            values[index] = row[key]
-    return replaced

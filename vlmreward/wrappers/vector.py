@@ -19,6 +19,7 @@ from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard
 from vlmreward.reward_model import GoalIndex, RewardModel
 from vlmreward.reward_stream import RewardStream, StreamStep
+from vlmreward.wrappers.batches import replace_rows, row_of, rows_of, rows_where
 from vlmreward.wrappers.goal_conditioning import GoalConditioning
 
 Batch = dict[str, Any]
@@ -103,8 +104,8 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
         asked = (options or {}).get("reset_mask")
         mask = np.ones(self.num_envs, dtype=bool) if asked is None else np.array(asked, dtype=bool)
         obs, infos = self.env.reset(seed=seed, options=options)
-        rows = _where(mask)
-        self._stream.start(rows, _rows(obs, rows), goal_index=self._choose(obs, infos, rows))
+        rows = rows_where(mask)
+        self._stream.start(rows, rows_of(obs, rows), goal_index=self._choose(obs, infos, rows))
         self._ended[mask] = self._to_restart[mask] = False
         return self._goals.add_to_rows(obs, self.goal_index), infos
 
@@ -144,11 +145,11 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
         self, obs: Batch, infos: Batch, terminated: Mask, truncated: Mask, resets: Mask
     ) -> tuple[StreamStep, Batch, Batch]:
         """Scores what each action led to, and starts the episodes that have begun."""
-        led_to, started = obs, _where(resets)
+        led_to, started = obs, rows_where(resets)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            started = _where(terminated | truncated)
-            led_to = _replace_rows(obs, started, [infos["final_obs"][row] for row in started])
-        first = _rows(obs, started)
+            started = rows_where(terminated | truncated)
+            led_to = replace_rows(obs, started, [infos["final_obs"][row] for row in started])
+        first = rows_of(obs, started)
         paid = self._stream.step(
             led_to,
             terminated=terminated,
@@ -163,21 +164,21 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
     def _reset_succeeded(self, obs: Batch, infos: Batch, mask: Mask) -> tuple[Batch, Batch]:
         """Resets the environments that succeeded in the last step (NEXT_STEP)."""
         first, first_infos = self.env.reset(options={"reset_mask": mask.copy()})
-        rows = _where(mask)
-        obs = _replace_rows(obs, rows, [_row(first, row) for row in rows])
+        rows = rows_where(mask)
+        obs = replace_rows(obs, rows, [row_of(first, row) for row in rows])
         return obs, _replace_infos(infos, first_infos, mask)
 
     def _restart_now(self, obs: Batch, infos: Batch, mask: Mask) -> tuple[Batch, Batch]:
         """Starts the next episode after a success, keeping the last frame (SAME_STEP)."""
         if not mask.any():
             return obs, infos
-        rows = _where(mask)
+        rows = rows_where(mask)
         final_obs = np.array(infos.get("final_obs", np.full(self.num_envs, None)), dtype=object)
         has_final = np.array(infos.get("_final_obs", np.zeros(self.num_envs)), dtype=bool)
         for row in rows:
             final_obs[row] = {key: values[row].copy() for key, values in obs.items()}
         obs, fresh = self._reset_succeeded(obs, infos, mask)
-        self._stream.start(rows, _rows(obs, rows), goal_index=self._choose(obs, fresh, rows))
+        self._stream.start(rows, rows_of(obs, rows), goal_index=self._choose(obs, fresh, rows))
         last = {key: value for key, value in infos.items() if "final_" not in key}
         return obs, {
             **fresh,
@@ -192,38 +193,15 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
         if "final_obs" not in infos:
             return infos
         final_obs = np.array(infos["final_obs"], dtype=object)
-        for row in _where(np.array(infos["_final_obs"], dtype=bool)):
+        for row in rows_where(np.array(infos["_final_obs"], dtype=bool)):
             final_obs[row] = self._goals.add_to_row(final_obs[row], int(goal_index[row]))
         return {**infos, "final_obs": final_obs}
 
     def _choose(
         self, obs: Batch, infos: Batch, rows: list[int]
     ) -> Int64[NDArray[Any], " S"] | None:
-        each = [_row(obs, row) for row in rows]
+        each = [row_of(obs, row) for row in rows]
         return self._goals.choose(each, [_info(infos, row) for row in rows])
-
-
-def _where(mask: Mask) -> list[int]:
-    return [int(row) for row in np.flatnonzero(mask)]
-
-
-def _row(obs: Batch, row: int) -> Batch:
-    return {key: values[row] for key, values in obs.items()}
-
-
-def _rows(obs: Batch, rows: list[int]) -> Batch:
-    return {key: np.asarray(values)[rows] for key, values in obs.items()}
-
-
-def _replace_rows(obs: Batch, rows: list[int], by: list[Batch]) -> Batch:
-    """Returns a batch in which some rows are others; the batch itself stays as it is."""
-    if not rows:
-        return obs
-    replaced = {key: np.array(values) for key, values in obs.items()}
-    for row, other in zip(rows, by, strict=True):
-        for key, values in replaced.items():
-            values[row] = other[key]
-    return replaced
 
 
 def _info(infos: Mapping[str, Any], row: int) -> Batch:
