@@ -1,9 +1,7 @@
-"""The command line: `vlmreward score`, `vlmreward evaluate`, `vlmreward calibrate`.
+"""Calibrate a reward on frames, score frames with it, and evaluate it.
 
 Frames come as an `.npz` with `pixels` (uint8 RGB `[N, H, W, 3]`) and, to evaluate or to calibrate,
 `labels` (bool `[N]`: is the goal achieved?). Nothing in it is unpickled.
-
-Axes: `N` frames.
 """
 
 from __future__ import annotations

@@ -117,12 +117,12 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
         goal_index = self.goal_index
         if self._to_restart.any():  # these took a step that nobody was to see
-            obs, infos = self._reset_succeeded(obs, infos, self._to_restart)
+            obs, infos = self._reset_rows(obs, infos, self._to_restart)
             terminated[self._to_restart] = truncated[self._to_restart] = False
         resets = self._ended | self._to_restart
         if (terminated & ~resets).any():
             self._guard.saw_terminated()
-        paid, obs, infos = self._pay(obs, infos, terminated, truncated, resets)
+        paid = self._pay(obs, infos, terminated, truncated, resets)
 
         success = (paid.reward > 0) & self._guard.ends_on_success
         restarted = success & ~terminated & ~truncated
@@ -143,14 +143,14 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
 
     def _pay(
         self, obs: Batch, infos: Batch, terminated: Mask, truncated: Mask, resets: Mask
-    ) -> tuple[StreamStep, Batch, Batch]:
+    ) -> StreamStep:
         """Scores what each action led to, and starts the episodes that have begun."""
         led_to, started = obs, rows_where(resets)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             started = rows_where(terminated | truncated)
             led_to = replace_rows(obs, started, [infos["final_obs"][row] for row in started])
         first = rows_of(obs, started)
-        paid = self._stream.step(
+        return self._stream.step(
             led_to,
             terminated=terminated,
             truncated=truncated,
@@ -159,10 +159,9 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
             first_obs=first,
             goal_index=self._choose(obs, infos, started),
         )
-        return paid, obs, infos
 
-    def _reset_succeeded(self, obs: Batch, infos: Batch, mask: Mask) -> tuple[Batch, Batch]:
-        """Resets the environments that succeeded in the last step (NEXT_STEP)."""
+    def _reset_rows(self, obs: Batch, infos: Batch, mask: Mask) -> tuple[Batch, Batch]:
+        """Resets some environments; returns all observations and infos with theirs replaced."""
         first, first_infos = self.env.reset(options={"reset_mask": mask.copy()})
         rows = rows_where(mask)
         obs = replace_rows(obs, rows, [row_of(first, row) for row in rows])
@@ -177,7 +176,7 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
         has_final = np.array(infos.get("_final_obs", np.zeros(self.num_envs)), dtype=bool)
         for row in rows:
             final_obs[row] = {key: values[row].copy() for key, values in obs.items()}
-        obs, fresh = self._reset_succeeded(obs, infos, mask)
+        obs, fresh = self._reset_rows(obs, infos, mask)
         self._stream.start(rows, rows_of(obs, rows), goal_index=self._choose(obs, fresh, rows))
         last = {key: value for key, value in infos.items() if "final_" not in key}
         return obs, {

@@ -7,7 +7,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import AddRenderObservation
 from minigrid.wrappers import ImgObsWrapper
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
@@ -406,3 +406,21 @@ def test_an_off_policy_learner_reads_the_right_last_observation(scripted_env_cla
             shown = torch.from_numpy(buffer.next_observations["embedding"][step, index])[None]
             scores = reward_model.score_embeddings(shown, 0)
             assert float(scores.reward[0]) == buffer.rewards[step, index]
+
+
+@pytest.mark.parametrize("algorithm", [A2C, SAC])
+def test_other_algorithms_learn_on_and_off_policy(algorithm):
+    def make_env():
+        env = gym.make("MountainCarContinuous-v0", render_mode="rgb_array", max_episode_steps=8)
+        return AddRenderObservation(env, render_only=False)
+
+    goal = Goal("a white room", ["a black room"])
+    head = ThresholdHead(SoftmaxHead(0.1), threshold=0.5)
+    venv = DummyVecEnv([make_env, make_env])
+    reward_model = RewardModel(FakeEncoder(), goal, head, RewardTiming(success_steps=3))
+    envs = VecVLMReward(venv, reward_model, observe="embedding", observe_goal=True)
+    settings = {"learning_starts": 4} if algorithm is SAC else {"n_steps": 4}
+    agent = algorithm("MultiInputPolicy", envs, seed=0, device="cpu", **settings)
+    agent.learn(24, callback=VLMRewardCallback())
+    assert agent.num_timesteps >= 24
+    assert set(envs.observation_space.spaces) == {"state", "embedding", "goal_embedding"}
