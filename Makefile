@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test
 
 help:
-	@echo "make demo     train, distil and report on Playroom (about 20 minutes on 2 cores)"
+	@echo "make demo     train, distil and report on Playroom (about 8 minutes on 2 cores)"
 	@echo "make test     lint, types, import contracts and tests"
 	@echo "make install  only create $(VENV)"
 

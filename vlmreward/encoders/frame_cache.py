@@ -75,8 +75,8 @@ class CachedEncoder:
     Args:
         encoder: Embeds what is new.
         max_frames: How many embeddings to hold at most.
-        digest: Hashes the bytes of one row. Where hashing is felt, `xxhash.xxh3_128_digest` is some
-            60 times faster, and no protection against frames made to collide.
+        digest: Hashes the bytes of one row. Where hashing is felt, `xxhash.xxh3_128_digest` is far
+            faster, and no protection against frames made to collide.
 
     Example:
         >>> import numpy as np
