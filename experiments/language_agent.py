@@ -5,17 +5,16 @@ pays the reward, and its own position. The same agent trained on the true reward
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from rich.progress import Progress
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.vec_env import VecEnv
 
+from reward_agents import EnvReward, EpisodeLog, PaidBy
 from vlmreward import RewardModel
 from vlmreward.wrappers.sb3 import VectorEnvAdapter, VecVLMReward, VLMRewardCallback
 from vlmreward_envs.playroom import PlayroomConfig, PlayroomVectorEnv
@@ -24,25 +23,7 @@ GOAL = "the person is holding the red ball"
 MAX_EPISODE_STEPS = 30
 NUM_ENVS = 64
 _EVALUATION_SEED = 1_000_000
-_NUM_CURVE_POINTS = 25
-
-PaidBy = Literal["vlm", "env"]
-PAID_BY: tuple[PaidBy, ...] = ("vlm", "env")
 ROOM_CONFIG = PlayroomConfig(num_objects=3)
-
-
-class EnvReward(VecEnvWrapper):
-    """Pays the ground truth instead of the reward model: the reference agent's reward."""
-
-    def reset(self) -> Any:
-        """Start an episode everywhere."""
-        return self.venv.reset()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """Step, and pay what the environment pays."""
-        obs, _, dones, infos = self.venv.step_wait()
-        rewards = np.array([info["env_reward"] for info in infos], dtype=np.float32)
-        return obs, rewards, dones, infos
 
 
 def make_envs(reward_model: RewardModel, seed: int, ends_by: PaidBy | None) -> VecEnv:
@@ -60,30 +41,6 @@ def make_envs(reward_model: RewardModel, seed: int, ends_by: PaidBy | None) -> V
     return VecVLMReward(
         envs, reward_model, terminate_on_success=ends_by == "vlm", observe="embedding"
     )
-
-
-class EpisodeLog(BaseCallback):
-    """Keeps both returns of every training episode, and shows how far training is."""
-
-    def __init__(self, num_steps: int) -> None:
-        super().__init__()
-        self.episodes: list[tuple[int, float, float]] = []
-        self._progress = Progress()
-        self._bar = self._progress.add_task("training the agent", total=num_steps)
-
-    def _on_training_start(self) -> None:
-        self._progress.start()
-
-    def _on_training_end(self) -> None:
-        self._progress.stop()
-
-    def _on_step(self) -> bool:
-        self._progress.update(self._bar, completed=self.num_timesteps)
-        for info in self.locals["infos"]:
-            if "env_episode_return" in info:
-                returns = (info["episode"]["r"], info["env_episode_return"])
-                self.episodes.append((self.num_timesteps, *returns))
-        return True
 
 
 def train_agent(
@@ -115,7 +72,7 @@ def train_agent(
     log = EpisodeLog(num_steps)
     callbacks = CallbackList([log, VLMRewardCallback()])
     agent.learn(num_steps, callback=callbacks, tb_log_name=f"agent_{paid_by}_{seed}")
-    return _binned(log.episodes, num_steps) | evaluate_agent(agent, reward_model)
+    return log.curves() | evaluate_agent(agent, reward_model)
 
 
 def evaluate_agent(
@@ -145,21 +102,4 @@ def evaluate_agent(
         "frames": np.stack(frames),
         "probability": np.array(probability),
         "reached": np.array(reached),
-    }
-
-
-def _binned(episodes: list[tuple[int, float, float]], num_steps: int) -> dict[str, NDArray[Any]]:
-    """Average the returns of the episodes that ended in each part of training."""
-    steps, vlm_return, env_return = np.array(episodes).T
-    edges = np.linspace(0, num_steps, _NUM_CURVE_POINTS + 1)
-    part = np.clip(np.searchsorted(edges, steps) - 1, 0, _NUM_CURVE_POINTS - 1)
-    counts = np.bincount(part, minlength=_NUM_CURVE_POINTS)
-
-    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(part, values, _NUM_CURVE_POINTS) / np.maximum(counts, 1)
-
-    return {
-        "steps": edges[1:].astype(np.int64),
-        "vlm_return": mean(vlm_return),
-        "env_return": mean(env_return),
     }

@@ -40,12 +40,13 @@ from hidden_goals import (
     WatchedTasks,
     draw_rooms,
 )
-from language_agent import GOAL, PAID_BY, PaidBy, train_agent
+from language_agent import GOAL, train_agent
 from playroom_domain import NAMED_KINDS, family_goals, labelled_scores
 from playroom_presets import PRESETS, Preset
 from playroom_report import LIMITATIONS, figures, overview
 from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
 from report import write_report
+from reward_agents import PAID_BY, PaidBy
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 from vlmreward import RewardModel, ThresholdHead, load_encoder
 from vlmreward_envs.playroom import Family, PlayroomRooms

@@ -7,9 +7,10 @@ import torch
 
 import plots
 from hidden_goals import EPISODE_LENGTH, ROOM_CONFIG, HiddenGoalRooms
-from language_agent import GOAL, PAID_BY
+from language_agent import GOAL
 from playroom_summary import Results
 from report import Figure, Summary
+from reward_agents import PAID_BY
 from vlmreward.evaluation import operating_point, precision_recall_curve
 from vlmreward_envs.playroom import PlayroomRenderer
 from vlmreward_envs.playroom.language import OBJECT_NAMES, find_sentence

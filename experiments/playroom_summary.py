@@ -13,8 +13,8 @@ from algdistill.evaluation import (
     interquartile_mean,
     mean_return,
 )
-from language_agent import PAID_BY, PaidBy
 from playroom_domain import LabelledScores
+from reward_agents import PAID_BY, PaidBy
 from run_folder import Arrays, RunFolder, machine, versions
 from vlmreward.evaluation import evaluate_reward
 

@@ -33,7 +33,7 @@ BLACK, BLUE, VERMILION, GREEN, ORANGE, GREY = (
     "#767676",
 )
 DPI = 160
-_LINES: tuple[tuple[str, str, str], ...] = (
+LINES: tuple[tuple[str, str, str], ...] = (
     (BLUE, "-", "o"),
     (VERMILION, "--", "s"),
     (GREEN, "-.", "^"),
@@ -171,7 +171,7 @@ def training_returns(curves: Sequence[TrainingCurve]) -> bytes:
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for axes, curve in zip(panels, curves, strict=True):
             returns = [("reward model", curve.vlm_return), ("ground truth", curve.env_return)]
-            for (label, values), (color, line, marker) in zip(returns, _LINES, strict=False):
+            for (label, values), (color, line, marker) in zip(returns, LINES, strict=False):
                 _check_lengths(steps=curve.steps, returns=values.T)
                 if len(values) > 1:
                     axes.plot(curve.steps, values.T, color=color, linewidth=0.7, alpha=0.45)
@@ -186,7 +186,7 @@ def training_returns(curves: Sequence[TrainingCurve]) -> bytes:
                     label=label,
                 )
             axes.set(title=curve.label, xlabel="environment steps")
-            axes.xaxis.set_major_formatter(lambda value, _: _short_count(value))
+            axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         panels[0].set_ylabel("return per episode")
         panels[0].legend(loc="best")
@@ -197,7 +197,7 @@ def precision_recall(curves: Sequence[LabelledCurve]) -> bytes:
     """Draw precision–recall curves, each marked where the threshold lies."""
     with drawing((5.6, 4.4)) as figure:
         axes = figure.subplots()
-        for curve, (color, line, marker) in zip(curves, _LINES, strict=False):
+        for curve, (color, line, marker) in zip(curves, LINES, strict=False):
             _check_lengths(recall=curve.recall, precision=curve.precision)
             look = {"color": color, "linestyle": line}
             axes.step(curve.recall, curve.precision, where="pre", **look)
@@ -328,7 +328,8 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _short_count(value: float) -> str:
+def short_count(value: float) -> str:
+    """Say a count in thousands or millions."""
     if value >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"

@@ -16,6 +16,8 @@ from typing import Any
 
 from PIL import Image
 
+from run_folder import write_atomically
+
 Summary = Mapping[str, Any]
 
 REQUIRED = (
@@ -179,9 +181,41 @@ def write_report(
     missing = [name for name in REQUIRED if not _has(summary, name)]
     if missing:
         raise ValueError(f"the summary lacks {', '.join(missing)}; finish every stage first")
+    return write_page(
+        run_dir,
+        summary,
+        figures,
+        title="Playroom: from a sentence to an agent that learns in context",
+        lead=_lead(summary),
+        numbers=_target_table(summary),
+        limitations=limitations,
+    )
+
+
+def write_page(
+    run_dir: Path,
+    summary: Summary,
+    figures: Sequence[Figure],
+    *,
+    title: str,
+    lead: str,
+    numbers: str,
+    limitations: Sequence[str] = (),
+) -> Path:
+    """Write `report.html` of any experiment into the run's folder and return its path.
+
+    Args:
+        run_dir: An existing folder.
+        summary: Holds `command`, `seconds` and `versions`.
+        figures: Pictures, in the order to be shown.
+        title: The headline, plain text.
+        lead: What was found, in a paragraph of plain text.
+        numbers: A table, see `table`.
+        limitations: What a reader should not conclude, one plain sentence each.
+    """
     sections = [
-        f"<h1>Playroom: from a sentence to an agent that learns in context</h1>{_lead(summary)}",
-        _target_table(summary),
+        f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>',
+        f"<h2>Numbers</h2>{numbers}",
         *(_figure(number, figure) for number, figure in enumerate(figures, start=1)),
         _run_section(summary),
     ]
@@ -189,17 +223,25 @@ def write_report(
         items = "".join(f"<li>{html.escape(item)}</li>" for item in limitations)
         sections.append(f"<h2>Limitations</h2><ul>{items}</ul>")
     path = run_dir / "report.html"
-    temporary = path.with_suffix(".html.tmp")
-    temporary.write_text(_PAGE.replace("{{body}}", "\n".join(sections)), encoding="utf-8")
-    temporary.replace(path)
+    page = _PAGE.replace("{{title}}", html.escape(title)).replace("{{body}}", "\n".join(sections))
+    write_atomically(path, page.encode())
     return path
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table of plain texts."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _lead(summary: Summary) -> str:
     agent, encoder, in_context = summary["agent"], summary["encoder"], summary["in_context"]
     returns = in_context["returns"]
     last = returns[-5:]
-    text = (
+    return (
         "A small vision-language model was told a goal in words and paid a reward for frames that "
         f"show it. It tells such frames from others with an average precision of "
         f"{_value(encoder['ap_seen']):.3f} for colour–shape pairs it was trained on and "
@@ -213,7 +255,6 @@ def _lead(summary: Summary) -> str:
         f"imitates end at {_value(summary['source']['final_return']):.2f} and "
         f"{_value(in_context['optimum']):.2f} is the best possible."
     )
-    return f'<p class="lead">{html.escape(text)}</p>'
 
 
 def _target_table(summary: Summary) -> str:
@@ -228,7 +269,7 @@ def _target_table(summary: Summary) -> str:
             f'<td class="{verdict}">{mark} {verdict}</td></tr>'
         )
     head = "<tr><th>Measured</th><th>Here</th><th>Target</th><th></th></tr>"
-    return f"<h2>Numbers</h2><table>{head}{''.join(rows)}</table>"
+    return f"<table>{head}{''.join(rows)}</table>"
 
 
 def _figure(number: int, figure: Figure) -> str:
@@ -279,7 +320,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Playroom report</title>
+<title>{{title}}</title>
 <style>
 :root { color-scheme: light dark; --text: #1c1c1c; --page: #fdfdfc; --line: #d5d5d2;
   --soft: #5c5c58; --met: #00724f; --missed: #a63f00; }

@@ -1,0 +1,121 @@
+"""Pictures of a reward and of the agents trained on it; see `plots` for their style.
+
+Shapes: T time steps, N frames, S seeds, K points of a curve, H W C an image.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.axes import Axes
+
+from plots import BLACK, BLUE, GREEN, GREY, LINES, VERMILION, drawing, png, short_count
+
+_NUM_SHOWN = 10
+
+
+def episode_rewards(
+    frames: UInt8[np.ndarray, "T H W C"],
+    scores: Float[np.ndarray, " T"],
+    env_rewards: Float[np.ndarray, " T"],
+    *,
+    title: str,
+) -> bytes:
+    """Draw an episode as a row of frames over what the reward model says and the truth.
+
+    Args:
+        frames: What each action led to.
+        scores: What the reward model says of each.
+        env_rewards: What the environment pays for each.
+        title: The goal in words, or the environment's name.
+    """
+    shown = np.unique(np.linspace(0, len(frames) - 1, min(_NUM_SHOWN, len(frames))).astype(int))
+    with drawing((9.6, 4.4)) as figure:
+        grid = figure.add_gridspec(3, len(shown), height_ratios=[1.1, 1.4, 1.0], hspace=0.2)
+        for column, step in enumerate(shown):
+            axes = figure.add_subplot(grid[0, column])
+            axes.imshow(frames[step], interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            axes.set_title(str(step + 1), fontsize=9, fontweight="normal", loc="center", pad=3)
+        steps = np.arange(1, len(frames) + 1)
+        upper = figure.add_subplot(grid[1, :])
+        upper.plot(steps, scores, color=BLUE)
+        upper.set(ylabel="VLM score", xlim=(1, len(frames)))
+        upper.tick_params(labelbottom=False)
+        lower = figure.add_subplot(grid[2, :])
+        lower.plot(steps, env_rewards, color=GREEN)
+        lower.set(ylabel="true reward", xlabel="step", xlim=(1, len(frames)))
+        figure.align_ylabels([upper, lower])
+        figure.suptitle(title, x=0.125, y=0.97, ha="left", fontsize=11, fontweight="bold")
+        return png(figure)
+
+
+def returns_by_reward(
+    curves: Mapping[str, tuple[Int[np.ndarray, " K"], Float[np.ndarray, "S K"]]],
+    *,
+    random: float,
+) -> bytes:
+    """Draw ground-truth returns over training, a line per agent.
+
+    Args:
+        curves: Steps and returns of each agent; NaN where no episode ended.
+        random: Return of random actions.
+    """
+    with drawing((7.6, 4.0)) as figure:
+        axes = figure.subplots()
+        for (label, (steps, returns)), (color, line, marker) in zip(
+            curves.items(), LINES, strict=False
+        ):
+            axes.plot(steps, returns.T, color=color, linewidth=0.6, alpha=0.4)
+            # Parts of training in which no episode ended are left out.
+            seen = ~np.isnan(returns).all(axis=0)
+            axes.plot(
+                steps[seen],
+                np.nanmean(returns[:, seen], axis=0),
+                color=color,
+                linestyle=line,
+                marker=marker,
+                markevery=4,
+                markersize=4.5,
+                label=label,
+            )
+        axes.axhline(random, color=GREY, linestyle="-.", linewidth=1.2, label="random actions")
+        axes.set(xlabel="environment steps", ylabel="true return per episode")
+        axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return png(figure)
+
+
+def score_by_reward(scores: Float[np.ndarray, " N"], env_rewards: Float[np.ndarray, " N"]) -> bytes:
+    """Draw what frames are scored over what the environment pays for their states."""
+    with drawing((5.6, 3.8)) as figure:
+        axes = figure.subplots()
+        if len(np.unique(env_rewards)) <= 2:
+            _histograms(axes, scores, env_rewards)
+        else:
+            axes.plot(env_rewards, scores, ".", color=BLUE, alpha=0.35, markersize=4)
+            axes.set(xlabel="true reward", ylabel="VLM score")
+        return png(figure)
+
+
+def _histograms(
+    axes: Axes, scores: Float[np.ndarray, " N"], env_rewards: Float[np.ndarray, " N"]
+) -> None:
+    edges = np.linspace(scores.min(), scores.max(), 41).tolist()
+    for value, color, hatch in zip(
+        np.unique(env_rewards), (VERMILION, BLUE), ("//", ""), strict=False
+    ):
+        axes.hist(
+            scores[env_rewards == value],
+            edges,
+            density=True,
+            color=color,
+            alpha=0.55,
+            hatch=hatch,
+            edgecolor=BLACK,
+            linewidth=0.3,
+            label=f"true reward {value:g}",
+        )
+    axes.set(xlabel="VLM score", ylabel="share of frames (density)")
+    axes.legend(loc="best")
