@@ -13,23 +13,54 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class StepResult:
+@runtime_checkable
+class BatchedStep(Protocol):
     """What one action in every task led to, with same-step resets.
 
     When an action ends an episode, the task resets within the same call: ``obs`` is already the
     first observation of the next episode, while ``reward``, ``terminated`` and ``truncated`` still
     belong to the action just taken. There is no extra step between two episodes.
 
-    Attributes:
-        obs: The observation to act on next.
-        next_obs: The observation the action led to, as a learning update needs it. It differs from
-            ``obs`` only on rows that ended.
-        reward: What the learner sees.
-        env_reward: Ground truth, for logging only.
-        terminated: The task itself ended the episode: nothing of value lies beyond it.
-        truncated: A time limit cut the episode.
+    Any object with these attributes will do; `StepResult` is one for those who have none.
     """
+
+    @property
+    def obs(self) -> Int[Tensor, "N O"]:
+        """The observation to act on next."""
+        ...
+
+    @property
+    def next_obs(self) -> Int[Tensor, "N O"]:
+        """The observation the action led to, as a learning update needs it.
+
+        It differs from `obs` only on rows that ended.
+        """
+        ...
+
+    @property
+    def reward(self) -> Float[Tensor, " N"]:
+        """What the learner sees."""
+        ...
+
+    @property
+    def env_reward(self) -> Float[Tensor, " N"]:
+        """Ground truth, for logging only."""
+        ...
+
+    @property
+    def terminated(self) -> Bool[Tensor, " N"]:
+        """The task itself ended the episode: nothing of value lies beyond it."""
+        ...
+
+    @property
+    def truncated(self) -> Bool[Tensor, " N"]:
+        """A time limit cut the episode."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A `BatchedStep` as plain data."""
 
     obs: Int[Tensor, "N O"]
     next_obs: Int[Tensor, "N O"]
@@ -74,11 +105,11 @@ class BatchedTasks(Protocol):
         ...
 
     def reset(self) -> Int[Tensor, "N O"]:
-        """Start a new episode in every task."""
+        """Start over with the first episode of every task; chance repeats itself as well."""
         ...
 
-    def step(self, actions: Int[Tensor, " N"]) -> StepResult:
-        """Take one action in every task; see `StepResult` for what happens at episode ends."""
+    def step(self, actions: Int[Tensor, " N"]) -> BatchedStep:
+        """Take one action in every task; see `BatchedStep` for what happens at episode ends."""
         ...
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
-from algdistill.tasks import StepResult, TaskSpace
+from algdistill.tasks import BatchedStep, TaskSpace
 
 
 def smallest_unsigned(size: int) -> np.dtype[np.unsignedinteger]:
@@ -50,7 +50,7 @@ class HistoryRecorder:
         self._terminated, self._truncated = np.empty((2, *shape), np.bool_)
 
     def record(
-        self, obs: Int[Tensor, "N O"], actions: Int[Tensor, " N"], result: StepResult
+        self, obs: Int[Tensor, "N O"], actions: Int[Tensor, " N"], result: BatchedStep
     ) -> None:
         """Add one step: the observation acted upon, the action, and what the action led to.
 
