@@ -19,12 +19,12 @@ def test_gymnasium_check_env() -> None:
 
 
 def test_made_by_its_id() -> None:
-    env = gym.make("vlmreward/Playroom-v0", goals=LIFT, frame_size=64)
+    env = gym.make("vlmreward/Playroom-v0", goals=LIFT, frame_size=64, render_mode="rgb_array")
     obs, info = env.reset(seed=0)
     assert obs["pixels"].shape == (64, 64, 3)
     assert env.observation_space.contains(obs)
     assert info == {"success": False, "env_reward": 0.0, "goal": LIFT}
-    envs = gym.make_vec("vlmreward/Playroom-v0", num_envs=3, goals=LIFT)
+    envs = gym.make_vec("vlmreward/Playroom-v0", num_envs=3, goals=LIFT, render_mode="rgb_array")
     assert isinstance(envs.unwrapped, PlayroomVectorEnv)
     obs, _ = envs.reset(seed=0)
     assert envs.observation_space.contains(obs)

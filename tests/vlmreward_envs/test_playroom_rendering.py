@@ -12,7 +12,7 @@ from vlmreward_envs.playroom import (
     step_rooms,
 )
 from vlmreward_envs.playroom.language import COLOURS, NUM_OBJECT_KINDS, OBJECT_NAMES, SHAPES
-from vlmreward_envs.playroom.sprites import object_sprite
+from vlmreward_envs.sprites import object_sprite
 
 CONFIG = PlayroomConfig()
 BRIGHTEST_EVEN = torch.tensor([[255, 128, 128]])

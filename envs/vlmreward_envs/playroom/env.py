@@ -9,9 +9,10 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from vlmreward_envs.gym_inputs import check_render_mode
 from vlmreward_envs.playroom.dynamics import Action, PlayroomConfig
-from vlmreward_envs.playroom.rooms import PlayroomRooms, check_render_mode
-from vlmreward_envs.playroom.vector_env import Observation, observation_space
+from vlmreward_envs.playroom.rooms import PlayroomRooms
+from vlmreward_envs.playroom.vector_env import RENDERING, Observation, observation_space
 
 
 class PlayroomEnv(gym.Env[Observation, np.int64]):
@@ -65,6 +66,8 @@ class PlayroomEnv(gym.Env[Observation, np.int64]):
         ((96, 96, 3), 'the person is holding the red cup')
     """
 
+    metadata: dict[str, Any] = RENDERING
+
     def __init__(
         self,
         goals: str | Sequence[str] | None = None,
@@ -76,7 +79,6 @@ class PlayroomEnv(gym.Env[Observation, np.int64]):
         render_mode: str | None = "rgb_array",
     ) -> None:
         check_render_mode(render_mode)
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
         self.render_mode = render_mode
         self.rooms = PlayroomRooms(
             1,

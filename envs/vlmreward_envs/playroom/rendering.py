@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vlmreward_envs.playroom import sprites
+from vlmreward_envs import sprites
 from vlmreward_envs.playroom.dynamics import (
     MAX_OFFSET,
     NUM_FLOORS,

@@ -5,7 +5,6 @@ Axis letters: ``B`` rooms, ``H W`` pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -155,14 +154,6 @@ class PlayroomRooms:
         num_kinds = min(2, self.config.num_objects)
         kinds = self.goal[:, 1 : 1 + num_kinds]
         return reset_rooms(self.config, self._seed, self._episode, kinds)
-
-
-def check_render_mode(render_mode: Any) -> None:
-    """Refuse every render mode but ``"rgb_array"`` and ``None``."""
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(
-            f"got render_mode={render_mode!r}; Playroom draws frames, not windows: use 'rgb_array'"
-        )
 
 
 def _as_sentences(goals: str | Sequence[str] | None) -> Sequence[str]:

@@ -10,10 +10,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from vlmreward_envs.gym_inputs import check_render_mode, checked_actions, row_seeds
 from vlmreward_envs.playroom.dynamics import Action, PlayroomConfig
-from vlmreward_envs.playroom.rooms import PlayroomRooms, check_render_mode
+from vlmreward_envs.playroom.rooms import PlayroomRooms
 
 Observation = dict[str, NDArray[Any]]
+RENDERING = {"render_modes": ["rgb_array"], "render_fps": 10}
 
 
 def observation_space(config: PlayroomConfig, frame_size: int) -> spaces.Dict:
@@ -50,6 +52,8 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
         (64, 96, 96, 3)
     """
 
+    metadata: dict[str, Any] = RENDERING
+
     def __init__(
         self,
         num_envs: int,
@@ -76,11 +80,7 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {
-            "render_modes": ["rgb_array"],
-            "render_fps": 10,
-            "autoreset_mode": self.autoreset_mode,
-        }
+        self.metadata = RENDERING | {"autoreset_mode": self.autoreset_mode}
         self.single_observation_space = observation_space(self.rooms.config, frame_size)
         self.single_action_space = spaces.Discrete(len(Action))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -95,7 +95,7 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin new episodes, in all rooms or in those of ``options["reset_mask"]``."""
         mask = self._reset_mask(options)
-        self.rooms.reset(self._seeds(seed), mask=torch.from_numpy(mask).to(self.rooms.device))
+        self.rooms.reset(row_seeds(self, seed), mask=torch.from_numpy(mask).to(self.rooms.device))
         self._done &= ~mask
         return self._observe(), self._infos(np.zeros(self.num_envs), mask)
 
@@ -110,7 +110,7 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
             ValueError: An action outside 0..6 or of the wrong shape, or (autoreset disabled) a
                 step in a room that has ended.
         """
-        action = self._check_actions(actions)
+        action = checked_actions(actions, self.num_envs, len(Action)).to(self.rooms.device)
         before = self._done.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED and before.any():
             raise ValueError(
@@ -170,20 +170,6 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
         }
         return values | {f"_{name}": mask.copy() for name in values}
 
-    def _seeds(self, seed: int | Sequence[int] | None) -> torch.Tensor | None:
-        if seed is None:
-            if self._np_random is not None:
-                return None
-            drawn = self.np_random.integers(2**62, size=self.num_envs)
-            return torch.from_numpy(drawn)
-        if isinstance(seed, (int, np.integer)):
-            VectorEnv.reset(self, seed=int(seed))
-            return torch.arange(self.num_envs) + int(seed)
-        if len(seed) != self.num_envs:
-            raise ValueError(f"got {len(seed)} seeds, expected one or {self.num_envs}")
-        VectorEnv.reset(self, seed=int(seed[0]))
-        return torch.tensor([int(value) for value in seed])
-
     def _reset_mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
         mask = (options or {}).get("reset_mask")
         if mask is None:
@@ -195,15 +181,3 @@ class PlayroomVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]])
                 f"{mask.dtype} {mask.shape}"
             )
         return mask
-
-    def _check_actions(self, actions: NDArray[np.int64]) -> torch.Tensor:
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be {self.num_envs} integers, got {actions.dtype} {actions.shape}"
-            )
-        if not ((actions >= 0) & (actions < len(Action))).all():
-            raise ValueError(
-                f"actions must lie in 0..{len(Action) - 1}, got {actions.min()}..{actions.max()}"
-            )
-        return torch.from_numpy(actions.astype(np.int64)).to(self.rooms.device)

@@ -1,4 +1,4 @@
-"""The Playroom's pictures of things: small sprites, drawn by supersampling plain geometry.
+"""Pictures of things: small sprites, drawn by supersampling plain geometry.
 
 Every shape is a predicate on the unit square, with x to the right, y downwards and the origin in
 the middle; its outline is the same predicate on a slightly larger shape.
@@ -8,6 +8,7 @@ Axis letters: ``P`` pixels along one side of a sprite.
 
 import math
 from collections.abc import Callable
+from enum import IntEnum
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,19 @@ _SUPERSAMPLING = 8
 _OUTLINE = 1.2  # the outline reaches this many times as far as the body
 _OUTLINE_SHADE = 0.3
 
-_Shape = Callable[[Tensor, Tensor], Tensor]
+_Predicate = Callable[[Tensor, Tensor], Tensor]
+
+
+class Shape(IntEnum):
+    """Every shape there is a sprite of; the first six are the Playroom's."""
+
+    BALL = 0
+    BOX = 1
+    KEY = 2
+    CUP = 3
+    STAR = 4
+    CONE = 5
+    DOOR = 6
 
 
 def _ball(x: Tensor, y: Tensor) -> Tensor:
@@ -56,7 +69,13 @@ def _cone(x: Tensor, y: Tensor) -> Tensor:
     return (y < 0.42) & (y > -0.48) & (x.abs() < 0.5 * (y + 0.5))
 
 
-_SHAPES: tuple[_Shape, ...] = (_ball, _box, _key, _cup, _star, _cone)
+def _door(x: Tensor, y: Tensor) -> Tensor:
+    leaf = (x.abs() < 0.27) & (y > -0.44) & (y < 0.46)
+    knob = (x - 0.16) ** 2 + (y - 0.02) ** 2 < 0.055**2
+    return leaf & ~knob
+
+
+_SHAPES: tuple[_Predicate, ...] = (_ball, _box, _key, _cup, _star, _cone, _door)
 
 
 def _grid(size: int, scale: float, shift: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -77,7 +96,7 @@ def object_sprite(
     """Draw one object shape.
 
     Args:
-        shape: Index into ``SHAPES``.
+        shape: A `Shape`.
         size: Side of the sprite, in pixels.
         scale: Part of the side that the object spans, in (0, 1).
         shift: How far right and up of the middle it lies, as part of the side.
