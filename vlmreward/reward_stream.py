@@ -2,27 +2,24 @@
 
 Every wrapper and the offline relabelling go through here, so that they pay alike.
 
-Axes: `N` environments, `D` width of the embedding, `W` window, `K` rows that are encoded, `S`
-rows in which an episode starts.
+Axes: `N` environments, `D` width of the embedding, `K` rows that are encoded, `S` rows in which an
+episode starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
-from torch.nn.functional import normalize
 
 from vlmreward.reward_model import GoalIndex, RewardModel
-from vlmreward.timing import RewardTiming
-
-Obs: TypeAlias = Mapping[str, Any]
-"""Batched modalities, of which the encoder reads its own."""
+from vlmreward.step_plan import Flags, Obs, PlannedStep, StepPlanner
+from vlmreward.windows import EmbeddingWindow
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,11 @@ class RewardStream:
     """The reward of several environments over time, each with its own goal, window and clock.
 
     A row is independent of the others: alone it is paid the same.
+
+    `step` does three things at once, which can also be done apart, to encode the frames of many
+    steps in one batch or in another thread: `planner.plan` says what is to be encoded, `encode`
+    does so, and `pay` turns embeddings into rewards. Steps are planned, and paid, in the order in
+    which they were taken.
 
     Args:
         reward_model: Scores, and says by its `timing` when and from what.
@@ -79,18 +81,24 @@ class RewardStream:
     ) -> None:
         self.reward_model = reward_model
         self.num_envs = num_envs
-        self.goal_index = reward_model.check_goal_index(goal_index, num_envs).clone()
-        self._encode_all = encode_all
-        self._timing = reward_model.timing
-        self._window = _Window(num_envs, reward_model) if self._timing.window > 1 else None
-        self._potential = torch.zeros(num_envs, device=reward_model.encoder.device)
-        self._clock = np.zeros(num_envs, dtype=np.int64)
+        self.planner = StepPlanner(reward_model, num_envs, goal_index, encode_all=encode_all)
+        self._timing = timing = reward_model.timing
+        encoder = reward_model.encoder
+        self._window: EmbeddingWindow | None = None
+        if timing.window > 1:
+            self._window = EmbeddingWindow(num_envs, encoder.embed_dim, timing, encoder.device)
+        self._potential = torch.zeros(num_envs, device=encoder.device)
         self._streak = np.zeros(num_envs, dtype=np.int64)
+
+    @property
+    def goal_index(self) -> Int64[NDArray[Any], " N"]:
+        """What each environment is about now."""
+        return self.planner.goal_index
 
     @property
     def needs_first_frame(self) -> bool:
         """Whether `start` must be given the first observations."""
-        return self._encode_all or self._timing.needs_first_frame
+        return self.planner.needs_first_frame
 
     def start(
         self,
@@ -114,23 +122,18 @@ class RewardStream:
         """
         if not len(rows):
             return None
-        embedding = None
-        if self.needs_first_frame:
-            if first_obs is None:
-                raise ValueError(
-                    "this reward looks at the frame of the reset (see RewardTiming): expected "
-                    "first_obs, got none"
-                )
-            embedding = self.reward_model.encoder.encode_obs(first_obs)
-        self._start(rows, embedding, goal_index)
-        return embedding
+        nobody = np.zeros(self.num_envs, dtype=bool)
+        begun = self.step(
+            {}, stepped=nobody, started=rows, first_obs=first_obs, goal_index=goal_index
+        )
+        return begun.first_embedding
 
     def step(
         self,
         obs: Obs,
         *,
-        terminated: Sequence[bool] | Bool[NDArray[Any], " N"] | None = None,
-        truncated: Sequence[bool] | Bool[NDArray[Any], " N"] | None = None,
+        terminated: Flags = None,
+        truncated: Flags = None,
         stepped: Bool[NDArray[Any], " N"] | None = None,
         started: Sequence[int] = (),
         first_obs: Obs | None = None,
@@ -138,91 +141,74 @@ class RewardStream:
     ) -> StreamStep:
         """Pays for one step of every environment, with one forward pass of the encoder.
 
-        Args:
-            obs: What the actions led to: at the end of an episode its own last observation, never
-                the next one's first.
-            terminated: Where the episode came to a true end.
-            truncated: Where it was cut off.
-            stepped: False in rows that only reset in this step; all True if None.
-            started: Rows in which the next episode has started already.
-            first_obs: The first observations of those, one row each.
-            goal_index: The goals of the started episodes; unchanged if None.
+        The arguments are those of `StepPlanner.plan`.
         """
-        terminated, truncated, stepped = (
-            np.full(self.num_envs, default) if mask is None else np.asarray(mask, dtype=bool)
-            for mask, default in ((terminated, False), (truncated, False), (stepped, True))
+        planned = self.planner.plan(
+            obs,
+            terminated=terminated,
+            truncated=truncated,
+            stepped=stepped,
+            started=started,
+            first_obs=first_obs,
+            goal_index=goal_index,
         )
-        self._clock += stepped
-        due = self._due(terminated | truncated) & stepped
-        read = stepped if self._encode_all or self._window else due
-        embedding, first = self._encode(obs, read, started, first_obs)
+        return self.pay(planned, self.encode([planned])[0])
 
+    def encode(self, planned: Sequence[PlannedStep]) -> list[Float[torch.Tensor, "_ D"]]:
+        """Encodes what some planned steps need, in one forward pass.
+
+        It reads and changes nothing of the stream, so that it can run in another thread.
+
+        Returns:
+            For each step its `num_rows` embeddings.
+        """
+        encoder = self.reward_model.encoder
+        parts = [part for step in planned for part in step.obs]
+        if not parts:
+            embedding = torch.zeros(0, encoder.embed_dim, device=encoder.device)
+        elif len(parts) == 1:
+            embedding = encoder.encode_obs(parts[0])
+        else:
+            embedding = encoder.encode_obs(
+                {key: _concatenate([part[key] for part in parts]) for key in encoder.modalities}
+            )
+        return list(torch.split(embedding, [step.num_rows for step in planned]))
+
+    def pay(self, planned: PlannedStep, embedding: Float[torch.Tensor, "K D"]) -> StreamStep:
+        """Turns the embeddings of a planned step into its rewards."""
+        older, seen, first = torch.split(embedding, planned.sizes)
+        pooled = seen
+        if self._window is not None:
+            for layer in planned.older:
+                self._window.push(layer, older[: len(layer)])
+                older = older[len(layer) :]
+            pooled = self._window.push(planned.read, seen)
         score = np.full(self.num_envs, np.nan, dtype=np.float32)
         reward = np.zeros(self.num_envs, dtype=np.float32)
-        if embedding is not None:
-            pooled = self._window.push(read, embedding) if self._window else embedding
-            chosen = torch.from_numpy(np.flatnonzero(due[read])).to(pooled.device)
-            if len(chosen):
-                self._pay(pooled[chosen], due, terminated, score, reward)
-        if len(started):
-            self._start(started, first, goal_index)
-        whole = embedding if bool(read.all()) else None
-        return StreamStep(reward, score, whole, first)
-
-    def _due(self, ended: Bool[NDArray[Any], " N"]) -> Bool[NDArray[Any], " N"]:
-        every = self._timing.score_every
-        return ended if every == "episode_end" else (self._clock % every == 0) | ended
-
-    def _encode(
-        self,
-        obs: Obs,
-        read: Bool[NDArray[Any], " N"],
-        started: Sequence[int],
-        first_obs: Obs | None,
-    ) -> tuple[Float[torch.Tensor, "K D"] | None, Float[torch.Tensor, "S D"] | None]:
-        encoder = self.reward_model.encoder
-        keys = encoder.modalities
-        with_first = self.needs_first_frame and len(started) > 0
-        if with_first and first_obs is None:
-            raise ValueError("this reward looks at the frame of the reset: first_obs is missing")
-        parts: list[Obs] = []
-        if read.all():
-            parts.append(obs)
-        elif read.any():
-            rows = np.flatnonzero(read)
-            parts.append({key: obs[key][rows] for key in keys if key in obs})
-        if with_first and first_obs is not None:
-            parts.append(first_obs)
-        if not parts:
-            return None, None
-        if len(parts) == 1:
-            encoded = encoder.encode_obs(parts[0])
-        else:
-            encoded = encoder.encode_obs(
-                {key: _concatenate(parts[0][key], parts[1][key]) for key in keys if key in parts[0]}
-            )
-        num_read = int(read.sum())
-        return (
-            encoded[:num_read] if num_read else None,
-            encoded[num_read:] if with_first else None,
-        )
+        if len(planned.due):
+            places = np.searchsorted(planned.read, planned.due)
+            chosen = pooled[torch.from_numpy(places).to(pooled.device)]
+            self._pay(chosen, planned, score, reward)
+        self._start(planned, first)
+        whole = seen if len(planned.read) == self.num_envs else None
+        return StreamStep(reward, score, whole, first if planned.encodes_first else None)
 
     def _pay(
         self,
         embedding: Float[torch.Tensor, "K D"],
-        due: Bool[NDArray[Any], " N"],
-        terminated: Bool[NDArray[Any], " N"],
+        planned: PlannedStep,
         score: Float32[NDArray[Any], " N"],
         reward: Float32[NDArray[Any], " N"],
     ) -> None:
         """Fills in the rows that are due."""
-        rows = np.flatnonzero(due)
+        rows = planned.due
         index = torch.from_numpy(rows).to(embedding.device)
-        scores = self.reward_model.score_embeddings(embedding, self.goal_index[index])
+        scores = self.reward_model.score_embeddings(embedding, planned.goal_index[rows])
         score[rows] = scores.score.cpu().numpy()
         paid = scores.reward
         if self._timing.discount is not None:
-            potential = paid.masked_fill(torch.from_numpy(terminated[rows]).to(paid.device), 0.0)
+            ended = torch.from_numpy(planned.terminated[rows]).to(paid.device)
+            potential = paid.masked_fill(ended, 0.0)
             paid = self._timing.discount * potential - self._potential[index]
             self._potential[index] = potential
         reward[rows] = paid.cpu().numpy()
@@ -230,68 +216,22 @@ class RewardStream:
             self._streak[rows] = np.where(reward[rows] > 0, self._streak[rows] + 1, 0)
             reward[rows] *= self._streak[rows] >= self._timing.success_steps
 
-    def _start(
-        self,
-        rows: Sequence[int],
-        embedding: Float[torch.Tensor, "S D"] | None,
-        goal_index: GoalIndex | None,
-    ) -> None:
-        chosen = torch.as_tensor(np.asarray(rows), device=self.goal_index.device)
-        if goal_index is not None:
-            self.goal_index[chosen] = self.reward_model.check_goal_index(goal_index, len(rows))
-        self._clock[rows] = 0
+    def _start(self, planned: PlannedStep, embedding: Float[torch.Tensor, "S D"]) -> None:
+        rows = planned.started
         self._streak[rows] = 0
-        if self._window:
-            self._window.clear(chosen)
-        if embedding is None:
+        if self._window is not None:
+            self._window.clear(rows)
+        if not planned.encodes_first:
             return
-        if self._window:
-            mask = np.zeros(self.num_envs, dtype=bool)
-            mask[rows] = True
-            order = np.argsort(np.asarray(rows))
-            pooled = self._window.push(mask, embedding[torch.from_numpy(order)])
-            embedding = pooled[torch.from_numpy(np.argsort(order))]
+        if self._window is not None:
+            embedding = self._window.push(rows, embedding)
         if self._timing.discount is not None:
-            scores = self.reward_model.score_embeddings(embedding, self.goal_index[chosen])
-            self._potential[chosen] = scores.reward
+            scores = self.reward_model.score_embeddings(embedding, planned.first_goal_index)
+            self._potential[torch.from_numpy(rows).to(embedding.device)] = scores.reward
 
 
-class _Window:
-    """The last W embeddings of every environment, oldest first."""
-
-    def __init__(self, num_envs: int, reward_model: RewardModel) -> None:
-        self._timing: RewardTiming = reward_model.timing
-        encoder = reward_model.encoder
-        shape = (num_envs, self._timing.window, encoder.embed_dim)
-        self._embeddings = torch.zeros(shape, device=encoder.device)
-        self._length = torch.zeros(num_envs, dtype=torch.long, device=encoder.device)
-
-    def clear(self, rows: torch.Tensor) -> None:
-        self._embeddings[rows] = 0.0
-        self._length[rows] = 0
-
-    def push(
-        self, mask: Bool[NDArray[Any], " N"], embedding: Float[torch.Tensor, "K D"]
-    ) -> Float[torch.Tensor, "K D"]:
-        """Adds one embedding to some rows, and returns what each of their windows pools to."""
-        rows = torch.from_numpy(np.flatnonzero(mask)).to(embedding.device)
-        held = torch.cat([self._embeddings[rows, 1:], embedding[:, None]], dim=1)
-        self._embeddings[rows] = held
-        self._length[rows] = (self._length[rows] + 1).clamp(max=self._timing.window)
-        length = self._length[rows]
-        if self._timing.pooling == "mean":
-            pooled = held.sum(dim=1)  # empty places are zero, and the scale goes in `normalize`
-        elif self._timing.pooling == "max":
-            place = torch.arange(self._timing.window, device=held.device)
-            is_empty = place < self._timing.window - length[:, None]
-            pooled = held.masked_fill(is_empty[..., None], -torch.inf).amax(dim=1)
-        else:
-            first = held[torch.arange(len(rows), device=held.device), -length]
-            pooled = embedding - first
-        return normalize(pooled, dim=1)
-
-
-def _concatenate(first: Any, second: Any) -> Any:
-    if isinstance(first, torch.Tensor):
-        return torch.cat([first, torch.as_tensor(second, device=first.device)])
-    return np.concatenate([first, second])
+def _concatenate(parts: Sequence[Any]) -> Any:
+    if any(isinstance(part, torch.Tensor) for part in parts):
+        device = next(part.device for part in parts if isinstance(part, torch.Tensor))
+        return torch.cat([torch.as_tensor(part, device=device) for part in parts])
+    return np.concatenate(parts)

@@ -24,7 +24,8 @@ class RewardTiming:
             the reward it is added to (Ng et al. 1999), and telescopes: alone, its discounted sum is
             :math:`\gamma^T \Phi(s_T) - \Phi(s_0)`. Use the learner's own :math:`\gamma`, in (0, 1].
         score_every: Steps between scores, the last step of an episode included; or `episode_end`
-            for that one alone. Steps without a score pay 0 and, with `window=1`, are not encoded.
+            for that one alone. Steps without a score pay 0, and their frames are encoded only where
+            a window reaches back to them: they wait, and go in one batch with the one scored.
         success_steps: How many scored steps in a row must pay before a binary reward is paid. More
             than 1 forgets false positives that flicker.
 

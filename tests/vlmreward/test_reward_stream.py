@@ -26,10 +26,14 @@ BINARY = ThresholdHead(SoftmaxHead(0.3), 0.6)
 class CountingEncoder(FakeEncoder):
     def __init__(self):
         super().__init__()
-        self.num_frames = 0
+        self.batch_sizes = []
+
+    @property
+    def num_frames(self):
+        return sum(self.batch_sizes)
 
     def encode_obs(self, obs):
-        self.num_frames += len(obs["pixels"])
+        self.batch_sizes.append(len(obs["pixels"]))
         return super().encode_obs(obs)
 
 
@@ -85,6 +89,7 @@ TIMINGS = [
     RewardTiming(window=2, discount=1.0),
     RewardTiming(score_every=3),
     RewardTiming(window=4, score_every=2),
+    RewardTiming(window=2, score_every=3, pooling="max"),
     RewardTiming(score_every="episode_end"),
     RewardTiming(window=3, score_every="episode_end"),
     RewardTiming(success_steps=2),
@@ -135,6 +140,42 @@ def test_rows_are_paid_as_if_alone(timing, head, encode_all):
     assert stream.goal_index.tolist() == goal_index
 
 
+@pytest.mark.parametrize("timing", TIMINGS, ids=repr)
+@pytest.mark.parametrize("encode_all", [False, True])
+def test_steps_planned_ahead_are_paid_alike_from_one_batch(timing, encode_all):
+    rng = np.random.default_rng(0)
+    encoder = CountingEncoder()
+    reward_model = RewardModel(encoder, GOALS, CosineHead(), timing)
+    online, ahead = (
+        RewardStream(reward_model, 3, [0, 1, 0], encode_all=encode_all) for _ in range(2)
+    )
+    first = {"pixels": draw_frames(rng, 3)}
+    for stream in (online, ahead):
+        stream.start([0, 1, 2], first)
+    planned, paid = [], []
+    for _ in range(20):
+        ends = rng.random(3) < 0.25
+        started = np.flatnonzero(ends).tolist()
+        step = {
+            "obs": {"pixels": draw_frames(rng, 3)},
+            "terminated": ends & (rng.random(3) < 0.5),
+            "truncated": ends,
+            "started": started,
+            "first_obs": {"pixels": draw_frames(rng, len(started))},
+            "goal_index": rng.integers(2, size=len(started)),
+        }
+        paid.append(online.step(**step))
+        planned.append(ahead.planner.plan(**step))
+        np.testing.assert_array_equal(ahead.goal_index, online.goal_index)
+    encoder.batch_sizes.clear()
+    embeddings = ahead.encode(planned)
+    assert encoder.batch_sizes == [sum(step.num_rows for step in planned)]
+    for expected, step, embedding in zip(paid, planned, embeddings, strict=True):
+        got = ahead.pay(step, embedding)
+        np.testing.assert_array_equal(got.reward, expected.reward)
+        np.testing.assert_array_equal(got.score, expected.score)
+
+
 @given(seed=st.integers(0, 1000), num_steps=st.integers(1, 12), discount=st.floats(0.5, 1.0))
 def test_a_discounted_potential_difference_telescopes(seed, num_steps, discount):
     frames = draw_frames(np.random.default_rng(seed), num_steps + 1)
@@ -174,6 +215,49 @@ def test_only_the_rows_whose_episode_ends_are_encoded_at_its_end():
     assert np.isfinite(step.score).tolist() == [False, True, False]
     alone = RewardModel(FakeEncoder(), GOALS[0], CosineHead())(frames[1:2])
     assert step.reward[1] == float(alone[0])
+
+
+@pytest.mark.parametrize(
+    ("timing", "batch_sizes"),
+    [
+        # Nine steps of two environments, which end with the last.
+        (RewardTiming(window=3, score_every="episode_end"), [2 * 3]),
+        (RewardTiming(window=20, score_every="episode_end"), [2 * 10]),  # the reset's is the tenth
+        (RewardTiming(window=2, score_every=4), [2 * 2, 2 * 2, 2 * 1]),
+        (RewardTiming(window=4, score_every=4), [2 * 4, 2 * 4, 2 * 1]),
+        (RewardTiming(window=2), [2 * 2] + [2] * 8),
+        (RewardTiming(window=2, discount=0.9), [2] * 10),
+    ],
+    ids=repr,
+)
+def test_frames_of_a_window_are_encoded_in_one_batch_when_a_score_needs_them(timing, batch_sizes):
+    encoder = CountingEncoder()
+    stream = RewardStream(RewardModel(encoder, GOALS[0], CosineHead(), timing), 2)
+    rng = np.random.default_rng(0)
+    stream.start([0, 1], {"pixels": draw_frames(rng, 2)})
+    for step in range(1, 10):
+        stream.step({"pixels": draw_frames(rng, 2)}, truncated=[step == 9] * 2)
+    assert encoder.batch_sizes == batch_sizes
+
+
+def test_a_frame_that_waits_may_be_overwritten_by_who_drew_it():
+    timing = RewardTiming(window=4, score_every="episode_end")
+    reward_model = RewardModel(FakeEncoder(), GOALS[0], CosineHead(), timing)
+    frames = draw_frames(np.random.default_rng(0), 4, 1)
+    paid = []
+    for reused in (None, np.empty_like(frames[0])):
+        stream = RewardStream(reward_model, 1)
+        for step, frame in enumerate(frames):
+            shown = frame
+            if reused is not None:
+                reused[:] = frame
+                shown = reused
+            if step == 0:
+                stream.start([0], {"pixels": shown})
+            else:
+                last = stream.step({"pixels": shown}, truncated=[step == 3])
+        paid.append(float(last.reward[0]))
+    assert paid[0] == paid[1] != 0
 
 
 def test_rows_that_only_reset_are_neither_encoded_nor_paid():

@@ -90,7 +90,7 @@ def relabel(
 ) -> EpisodeRewards:
     """Pays for the steps of a recorded episode.
 
-    With a batch size of 1, frames are encoded one by one, as `vlmreward.wrappers.VLMReward` and
+    With a batch size of 1, steps are encoded one by one, as `vlmreward.wrappers.VLMReward` and
     `vlmreward.wrappers.dm_env.DmEnvVLMReward` do, and rewards are those that they paid, bit for
     bit. Larger batches are faster and agree to 1e-5, as far as an encoder does; a score that close
     to a threshold can fall on its other side.
@@ -101,7 +101,7 @@ def relabel(
         goal_index: Which of its goals the episode was about.
         terminated: Whether the environment itself came to a true end, or the flag of every step.
         truncated: Whether it was cut off, or the flag of every step.
-        batch_size: Frames in a forward pass.
+        batch_size: Frames in a forward pass; more only where a single step needs more.
 
     Example:
         >>> from vlmreward import CosineHead, FakeEncoder, Goal

@@ -92,7 +92,7 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
     @property
     def goal_index(self) -> Int64[NDArray[Any], " N"]:
         """What each environment's episode is about now."""
-        return self._stream.goal_index.cpu().numpy().copy()
+        return self._stream.goal_index.copy()
 
     def reset(
         self,
