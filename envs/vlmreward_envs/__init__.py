@@ -1,4 +1,4 @@
-"""Environments with language goals; importing this package registers them with Gymnasium."""
+"""Environments with hidden or spoken goals; importing this package registers them in Gymnasium."""
 
 import gymnasium as gym
 
@@ -6,4 +6,25 @@ gym.register(
     id="vlmreward/Playroom-v0",
     entry_point="vlmreward_envs.playroom:PlayroomEnv",
     vector_entry_point="vlmreward_envs.playroom:PlayroomVectorEnv",
+)
+gym.register(
+    id="vlmreward/AdversarialBandit-v0",
+    entry_point="vlmreward_envs.adversarial_bandit:AdversarialBanditEnv",
+    vector_entry_point="vlmreward_envs.adversarial_bandit:AdversarialBanditVectorEnv",
+)
+gym.register(
+    id="vlmreward/DarkRoom-v0",
+    entry_point="vlmreward_envs.dark_room:DarkRoomEnv",
+    vector_entry_point="vlmreward_envs.dark_room:DarkRoomVectorEnv",
+)
+gym.register(
+    id="vlmreward/DarkRoomHard-v0",
+    entry_point="vlmreward_envs.dark_room:DarkRoomEnv",
+    vector_entry_point="vlmreward_envs.dark_room:DarkRoomVectorEnv",
+    kwargs={"hard": True},
+)
+gym.register(
+    id="vlmreward/DarkKeyToDoor-v0",
+    entry_point="vlmreward_envs.key_to_door:DarkKeyToDoorEnv",
+    vector_entry_point="vlmreward_envs.key_to_door:DarkKeyToDoorVectorEnv",
 )
