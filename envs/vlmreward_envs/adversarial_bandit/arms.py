@@ -1,9 +1,9 @@
 r"""How the arms of an Adversarial Bandit pay, and what that is worth.
 
-The paper (Laskin et al. 2022) has 10 arms and 100 trials, "similar to" the bandits of RL² (Duan et
-al. 2016), with the reward under odd arms 95 % of the time in training and under even arms 95 % of
-the time in evaluation. Here every arm pays 1 with its own probability, uniform in [0, 1) as in
-RL², and the 95 % are the chance that the best arm of a task is an odd one. The arms are numbered
+The paper (Laskin et al. 2022) has 10 arms and 100 trials, with the reward under odd arms 95 % of
+the time in training and under even arms 95 % of the time in evaluation. It leaves open what is
+drawn. Here every arm pays 1 with its own probability, uniform in [0, 1) as in RL² (Duan et al.
+2016), and the 95 % are the chance that the best arm of a task is an odd one. Arms are numbered
 from 0.
 
 Axis letters: ``N`` tasks, ``A`` = 10 arms.
