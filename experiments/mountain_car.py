@@ -27,7 +27,7 @@ FULL = Sizes(
     encoder_steps=800,
     encoder_frames=8192,
     labelled_frames=2048,
-    agent_steps=24_000,
+    agent_steps=28_000,
     agent_seeds=3,
     evaluation_episodes=40,
 )
@@ -37,7 +37,7 @@ GOAL = Goal(
 )
 _CAPTURE = FrameCapture(size=(64, 96))
 _LEFT_END, _GOAL_POSITION, _RIGHT_END = -1.2, 0.45, 0.6
-# Where the car is, from the left end on; the valley's lowest point is at -0.52.
+_VALLEY = -0.52
 _PLACES = (
     (-1.2, "a car at the left end of the mountain"),
     (-1.0, "a car high on the left slope"),
@@ -49,6 +49,10 @@ _PLACES = (
     (_GOAL_POSITION, GOAL.prompts[0]),
 )
 _PROMPTS = [text for _, text in _PLACES]
+# What is true of the flag is true of some way to it as well, so that the reward rises on the way.
+_HEIGHTS = (0.15, 0.35, 0.55, 0.75)  # shares of the flag's height above the valley
+_ABOVE = [f"a car more than {round(100 * share)} percent up the mountain" for share in _HEIGHTS]
+_SIDES = ("a car on the left slope", "a car on the right slope")
 
 
 class NeverEnding(gym.Wrapper[Any, Any, Any, Any]):
@@ -71,12 +75,12 @@ def make_env(ends_on_success: bool = False) -> gym.Env[Any, Any]:
 def captions(num_frames: int, rng: np.random.Generator) -> CaptionedFrames:
     """Draw cars, and say where they are."""
     positions, frames = _draw(num_frames, rng)
-    places = [_PROMPTS[_place(position)] for position in positions]
-    others = [[text for text in _PROMPTS if text != place] for place in places]
+    true = [_describe(position) for position in positions]
+    every = {*_PROMPTS, *_ABOVE, *_SIDES}
     return CaptionedFrames(
         torch.from_numpy(frames),
-        [[place, "a car in the mountain"] for place in places],
-        [[wrong, wrong] for wrong in others],
+        true,
+        [[sorted(every - set(texts))] * len(texts) for texts in true],
     )
 
 
@@ -105,25 +109,35 @@ def _draw(num_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     return positions, np.stack(frames)
 
 
-def _place(position: float) -> int:
-    return int(np.searchsorted([start for start, _ in _PLACES], position, side="right") - 1)
+def _describe(position: float) -> list[str]:
+    """Return the sentences that are true of a position."""
+    place = np.searchsorted([start for start, _ in _PLACES], position, side="right") - 1
+    height = _height(position) / _height(_GOAL_POSITION)
+    above = [text for share, text in zip(_HEIGHTS, _ABOVE, strict=True) if height > share]
+    return [_PROMPTS[place], _SIDES[int(position > _VALLEY)], *above, "a car in the mountain"]
+
+
+def _height(position: float) -> float:
+    """Return the height above the valley; the mountain is a sine."""
+    return float(np.sin(3 * position) - np.sin(3 * _VALLEY))
 
 
 def _sac(envs: VecEnv, seed: int) -> BaseAlgorithm:
     return SAC(
         "MlpPolicy",
         envs,
-        learning_rate=3e-4,
+        learning_rate=1e-3,
         buffer_size=50_000,
         learning_starts=1000,
-        batch_size=256,
+        batch_size=128,
         ent_coef=0.1,
         train_freq=8,
-        gradient_steps=16,
+        gradient_steps=32,
         gamma=0.99,
         tau=0.01,
         use_sde=True,
-        policy_kwargs={"log_std_init": -3.67, "net_arch": [64, 64]},
+        use_sde_at_warmup=True,
+        policy_kwargs={"log_std_init": 0.0, "net_arch": [64, 64]},
         seed=seed,
         device="cpu",
     )

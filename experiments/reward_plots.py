@@ -38,6 +38,8 @@ def episode_rewards(
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
             axes.set_title(str(step + 1), fontsize=9, fontweight="normal", loc="center", pad=3)
+            for spine in axes.spines.values():
+                spine.set(visible=True, color="#bbbbbb")
         steps = np.arange(1, len(frames) + 1)
         upper = figure.add_subplot(grid[1, :])
         upper.plot(steps, scores, color=BLUE)
@@ -47,7 +49,7 @@ def episode_rewards(
         lower.plot(steps, env_rewards, color=GREEN)
         lower.set(ylabel="true reward", xlabel="step", xlim=(1, len(frames)))
         figure.align_ylabels([upper, lower])
-        figure.suptitle(title, x=0.125, y=0.97, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle(title, x=0.125, y=0.93, ha="left", fontsize=11, fontweight="bold")
         return png(figure)
 
 
@@ -67,8 +69,10 @@ def returns_by_reward(
         for (label, (steps, returns)), (color, line, marker) in zip(
             curves.items(), LINES, strict=False
         ):
-            axes.plot(steps, returns.T, color=color, linewidth=0.6, alpha=0.4)
             # Parts of training in which no episode ended are left out.
+            for own in returns:
+                ended = ~np.isnan(own)
+                axes.plot(steps[ended], own[ended], color=color, linewidth=0.6, alpha=0.4)
             seen = ~np.isnan(returns).all(axis=0)
             axes.plot(
                 steps[seen],
