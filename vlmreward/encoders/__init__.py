@@ -10,6 +10,7 @@ from vlmreward.encoders.open_clip import (
     build_tokenizer,
 )
 from vlmreward.encoders.precision import Precision
+from vlmreward.encoders.replicas import ReplicatedEncoder, run_with_replicas
 from vlmreward.encoders.zoo import load_encoder, save_encoder, shipped_encoders
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "MissingModalityError",
     "OpenCLIPEncoder",
     "Precision",
+    "ReplicatedEncoder",
     "build_model",
     "build_tokenizer",
     "load_encoder",
+    "run_with_replicas",
     "save_encoder",
     "shipped_encoders",
 ]

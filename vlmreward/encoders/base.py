@@ -78,6 +78,61 @@ class ImageTextEncoder(Protocol):
         """
 
 
+class EncoderWrapper:
+    """An encoder around another, which it is in everything but `encode_obs`.
+
+    Args:
+        encoder: The one inside.
+    """
+
+    def __init__(self, encoder: ImageTextEncoder) -> None:
+        self.encoder = encoder
+
+    @property
+    def name(self) -> str:
+        """The encoder's own: the embeddings are the same."""
+        return self.encoder.name
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """See `ImageTextEncoder`."""
+        return self.encoder.modalities
+
+    @property
+    def embed_dim(self) -> int:
+        """See `ImageTextEncoder`."""
+        return self.encoder.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """See `ImageTextEncoder`."""
+        return self.encoder.device
+
+    @property
+    def logit_scale(self) -> float:
+        """See `ImageTextEncoder`."""
+        return self.encoder.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """See `ImageTextEncoder`."""
+        return self.encoder.logit_bias
+
+    @property
+    def context_length(self) -> int:
+        """See `ImageTextEncoder`."""
+        return self.encoder.context_length
+
+    @property
+    def calibrated_head(self) -> Head | None:
+        """See `ImageTextEncoder`."""
+        return self.encoder.calibrated_head
+
+    def encode_text(self, texts: Sequence[str]) -> Float[torch.Tensor, "N D"]:
+        """Embeds texts; see `ImageTextEncoder`."""
+        return self.encoder.encode_text(texts)
+
+
 def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> None:
     """Refuses an observation that lacks what an encoder reads.
 

@@ -4,7 +4,7 @@ Screens, menus, grid worlds and agents that stand still show the same frame agai
 environment or in many. A frame seen before costs a hash in place of a forward pass.
 
 Axes: `B` batch, `D` width of the embedding, `K` some rows, `L` bytes of one row of a modality, `M`
-new rows, `N` texts.
+new rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 
-from vlmreward.encoders.base import ImageTextEncoder, require_modalities
+from vlmreward.encoders.base import EncoderWrapper, ImageTextEncoder, require_modalities
 from vlmreward.frames import PIXELS, check_frames
-from vlmreward.heads import Head
 
 Digest: TypeAlias = Callable[[memoryview], bytes]
 """Bytes to a hash of fixed length, long enough that no two contents share one."""
@@ -58,7 +57,7 @@ class CacheStatistics:
         return self.hits / max(1, self.hits + self.misses)
 
 
-class CachedEncoder:
+class CachedEncoder(EncoderWrapper):
     """An encoder that remembers what it has embedded.
 
     Takes the place of the encoder it is given: give one to every reward model and wrapper that
@@ -97,52 +96,12 @@ class CachedEncoder:
     ) -> None:
         if max_frames < 1:
             raise ValueError(f"expected a positive max_frames, got {max_frames}")
-        self.encoder = encoder
+        super().__init__(encoder)
         self.max_frames = max_frames
         self._digest = digest
         self._hits = self._misses = self._evictions = 0
         self._slot_of: OrderedDict[bytes, int] = OrderedDict()  # the longest unused first
         self._rows = torch.empty(0, encoder.embed_dim, device=encoder.device)
-
-    @property
-    def name(self) -> str:
-        """The encoder's own: the embeddings are the same."""
-        return self.encoder.name
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """See `ImageTextEncoder`."""
-        return self.encoder.modalities
-
-    @property
-    def embed_dim(self) -> int:
-        """See `ImageTextEncoder`."""
-        return self.encoder.embed_dim
-
-    @property
-    def device(self) -> torch.device:
-        """See `ImageTextEncoder`."""
-        return self.encoder.device
-
-    @property
-    def logit_scale(self) -> float:
-        """See `ImageTextEncoder`."""
-        return self.encoder.logit_scale
-
-    @property
-    def logit_bias(self) -> float | None:
-        """The encoder's."""
-        return self.encoder.logit_bias
-
-    @property
-    def context_length(self) -> int:
-        """See `ImageTextEncoder`."""
-        return self.encoder.context_length
-
-    @property
-    def calibrated_head(self) -> Head | None:
-        """See `ImageTextEncoder`."""
-        return self.encoder.calibrated_head
 
     @property
     def statistics(self) -> CacheStatistics:
@@ -155,10 +114,6 @@ class CachedEncoder:
         """Forgets all embeddings."""
         self._slot_of.clear()
         self._rows = self._rows[:0].clone()
-
-    def encode_text(self, texts: Sequence[str]) -> Float[torch.Tensor, "N D"]:
-        """Embeds texts; see `ImageTextEncoder`."""
-        return self.encoder.encode_text(texts)
 
     def encode_obs(self, obs: Mapping[str, Any]) -> Float[torch.Tensor, "B D"]:
         """Embeds the observations that are new and looks up the others; see `ImageTextEncoder`.
