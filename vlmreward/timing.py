@@ -30,9 +30,10 @@ class RewardTiming:
             than 1 forgets false positives that flicker.
 
     Example:
-        >>> RewardTiming(window=16, score_every="episode_end")
-        RewardTiming(window=16, pooling='mean', discount=None, score_every='episode_end', \
-success_steps=1)
+        Scored once, at the end, from the last 16 frames; the frame of the reset can be one:
+
+        >>> RewardTiming(window=16, score_every="episode_end").needs_first_frame
+        True
 
     Raises:
         ValueError: If a setting is out of range, or if a potential difference is asked for together

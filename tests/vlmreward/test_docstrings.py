@@ -31,6 +31,7 @@ MODULES = [
     "vlmreward.relabel.files",
     "vlmreward.renderers",
     "vlmreward.reward_model",
+    "vlmreward.timing",
     "vlmreward.wrappers.capture",
     "vlmreward.wrappers.dm_env",
     "vlmreward.wrappers.gymnasium",

@@ -28,6 +28,9 @@ class SigmoidHead(DenseHead):
         bias: `b`, about -10 to -16 in published models.
 
     Example:
+        At scale 10 and bias -2, cosines .2 and .3 give the logits 0 and 1, so 1/2 and
+        `1 / (1 + 1/e) = .7311`.
+
         >>> import torch
         >>> from vlmreward.heads import Similarities
         >>> SigmoidHead(scale=10.0, bias=-2.0).score(Similarities.of(torch.tensor([0.2, 0.3])))

@@ -29,6 +29,9 @@ class ThresholdHead:
         threshold: What a rewarded score must exceed, in that head's unit.
 
     Example:
+        At temperature .1, similarities .30 and .25 to the goal and .20 to one negative give the
+        probabilities `1 / (1 + e**-1) = .7311` and `1 / (1 + e**-.5) = .6225`: one exceeds .7.
+
         >>> import torch
         >>> from vlmreward.heads import Similarities, SoftmaxHead
         >>> head = ThresholdHead(SoftmaxHead(temperature=0.1), threshold=0.7)
