@@ -28,18 +28,18 @@ from vlmreward.pretraining import CaptionedFrames
 from vlmreward.wrappers.capture import CaptureFrames
 
 ENVIRONMENT = "BabyAI-GoToLocalS6N3-v0"
-EPISODE_STEPS = 36
+EPISODE_STEPS = 16
 FULL = Sizes(
     encoder_steps=2000,
     encoder_frames=16_384,
     labelled_frames=4096,
-    agent_steps=160_000,
+    agent_steps=100_000,
     agent_seeds=3,
     evaluation_episodes=256,
 )
 _TILE, _CELLS = 10, 6
 _NUM_MOVES = 3  # turn left, turn right, go forward: the others do nothing to a GoTo mission
-_RANDOM_MOVES = 0.4
+_RANDOM_MOVES, _BOT_STEPS = 0.4, 36
 _COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
 _KINDS = ("ball", "box", "key")
 NAMES = tuple(f"{color} {kind}" for color in _COLORS for kind in _KINDS)
@@ -92,16 +92,16 @@ class GoTo(gym.Wrapper[Any, Any, Any, Any]):
 def make_env(ends_on_success: bool) -> gym.Env[Any, Any]:
     """Make the environment, with the whole room as its frame."""
     size = (_TILE * _CELLS, _TILE * _CELLS)
-    return CaptureFrames(GoTo(_make_room(), ends_on_success), FrameCapture(size=size))
+    return CaptureFrames(GoTo(_make_room(EPISODE_STEPS), ends_on_success), FrameCapture(size=size))
 
 
-def _make_room() -> gym.Env[Any, Any]:
+def _make_room(max_steps: int) -> gym.Env[Any, Any]:
     return gym.make(
         ENVIRONMENT,
         render_mode="rgb_array",
         highlight=False,
         tile_size=_TILE,
-        max_steps=EPISODE_STEPS,
+        max_steps=max_steps,
     )
 
 
@@ -145,7 +145,7 @@ def labelled(num_frames: int, rng: np.random.Generator) -> LabelledFrames:
 
 def _visited(num_frames: int, rng: np.random.Generator) -> Any:
     """Yield the room in states that the bot and random moves lead to."""
-    env = _make_room()
+    env = _make_room(_BOT_STEPS)
     world: Any = env.unwrapped
     num_seen = 0
     while True:

@@ -33,22 +33,7 @@ def figures(results: Results, summary: Summary) -> list[Figure]:
                 shown["frames"], shown["scores"], shown["env_rewards"], title=_say(results, prompt)
             ),
         ),
-        Figure(
-            "Ground truth over training",
-            "Return of the environment's own reward in training episodes. Thick lines are means "
-            "over seeds, thin ones the seeds.",
-            reward_plots.returns_by_reward(
-                {
-                    f"{algorithm.upper()}, {_NAMES[paid_by]}": (
-                        _runs(results, algorithm, paid_by)[0]["steps"],
-                        np.stack([run["env_return"] for run in _runs(results, algorithm, paid_by)]),
-                    )
-                    for algorithm in _algorithms(results)
-                    for paid_by in PAID_BY
-                },
-                random=float(results.random["env_returns"].mean()),
-            ),
-        ),
+        _training(results),
         Figure(
             "What each frame is paid, against the truth",
             "The paying head's score on test frames, over the environment's reward of the same "
@@ -61,6 +46,28 @@ def figures(results: Results, summary: Summary) -> list[Figure]:
     ]
 
 
+def _training(results: Results) -> Figure:
+    binary = results.task.pays == "binary"
+    curve = "success_rate" if binary else "env_return"
+    what = "Share of training episodes with ground-truth success" if binary else "True return"
+    return Figure(
+        "Ground truth over training",
+        f"{what} while the agents explore. Thick lines are means over seeds, thin ones the seeds.",
+        reward_plots.truth_over_training(
+            {
+                f"{algorithm.upper()}, {_NAMES[paid_by]}": (
+                    _runs(results, algorithm, paid_by)[0]["steps"],
+                    np.stack([run[curve] for run in _runs(results, algorithm, paid_by)]),
+                )
+                for algorithm in _algorithms(results)
+                for paid_by in PAID_BY
+            },
+            random=float(results.random[results.measure].mean()),
+            label="success" if binary else "true return per episode",
+        ),
+    )
+
+
 def write_language_report(
     run_dir: Path, task: LanguageTask, summary: dict[str, Any], drawn: list[Figure]
 ) -> Path:
@@ -69,6 +76,7 @@ def write_language_report(
     rows = [
         [
             f"{algorithm.upper()}, {_NAMES[paid_by]}",
+            _interval(found[paid_by]["mean"]),
             _interval(found[paid_by]["interquartile_mean"]),
             " ".join(f"{value:.3g}" for value in found[paid_by]["of_seeds"]),
         ]
@@ -76,7 +84,7 @@ def write_language_report(
         if isinstance(found, dict)
         for paid_by in PAID_BY
     ]
-    rows.append(["random actions", f"{agents['random']:.3g}", ""])
+    rows.append(["random actions", f"{agents['random']:.3g}", "", ""])
     heads = [
         [
             name,
@@ -87,7 +95,9 @@ def write_language_report(
         for name, found in offline.items()
         if isinstance(found, dict)
     ]
-    numbers = table([f"Agent: {agents['measure']}", "IQM (95 %)", "means of seeds"], rows)
+    numbers = table(
+        [f"Agent: {agents['measure']}", "mean (95 %)", "IQM (95 %)", "means of seeds"], rows
+    )
     numbers += table(["Head, on test frames", "average precision", "EPIC", "Spearman"], heads)
     best = max(rows[:-1], key=lambda row: row[0].endswith("VLM reward"))
     lead = (

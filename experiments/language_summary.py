@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algdistill.evaluation import Interval, bootstrap_interval, interquartile_mean
+from algdistill.evaluation import Interval, bootstrap_interval, interquartile_mean, mean_return
 from language_task import LanguageTask
 from reward_agents import PAID_BY, PaidBy
 from run_folder import Arrays, RunFolder, machine, versions
@@ -127,7 +127,7 @@ def agents_summary(results: Results) -> dict[str, Any]:
             ]
             episodes = np.stack([run[measure] for run in runs]).astype(np.float64)
             found[algorithm][paid_by] = {
-                "mean": float(episodes.mean()),
+                "mean": _as_dict(bootstrap_interval(episodes[..., None], mean_return, seed=0)),
                 "interquartile_mean": _as_dict(
                     bootstrap_interval(episodes[..., None], interquartile_mean, seed=0)
                 ),

@@ -74,7 +74,8 @@ class EpisodeLog(BaseCallback):
         """Average the returns of the episodes that ended in each part of training.
 
         Returns:
-            ``steps``, ``vlm_return`` and ``env_return``, ``[K]`` each; NaN where no episode ended.
+            ``steps``, ``vlm_return``, ``env_return`` and ``success_rate`` (the share of episodes
+            that the ground truth paid anything), ``[K]`` each; NaN where no episode ended.
         """
         steps, vlm_return, env_return = np.array(self._episodes).T
         edges = np.linspace(0, self._num_steps, _NUM_CURVE_POINTS + 1)
@@ -89,6 +90,7 @@ class EpisodeLog(BaseCallback):
             "steps": edges[1:].astype(np.int64),
             "vlm_return": mean(vlm_return),
             "env_return": mean(env_return),
+            "success_rate": mean(env_return > 0),
         }
 
 

@@ -53,39 +53,41 @@ def episode_rewards(
         return png(figure)
 
 
-def returns_by_reward(
+def truth_over_training(
     curves: Mapping[str, tuple[Int[np.ndarray, " K"], Float[np.ndarray, "S K"]]],
     *,
     random: float,
+    label: str,
 ) -> bytes:
-    """Draw ground-truth returns over training, a line per agent.
+    """Draw the ground truth over training, a line per agent.
 
     Args:
-        curves: Steps and returns of each agent; NaN where no episode ended.
-        random: Return of random actions.
+        curves: Steps and measure of each agent; NaN where no episode ended.
+        random: The measure of random actions.
+        label: What is measured.
     """
     with drawing((7.6, 4.0)) as figure:
         axes = figure.subplots()
-        for (label, (steps, returns)), (color, line, marker) in zip(
+        for (agent, (steps, measure)), (color, line, marker) in zip(
             curves.items(), LINES, strict=False
         ):
             # Parts of training in which no episode ended are left out.
-            for own in returns:
+            for own in measure:
                 ended = ~np.isnan(own)
                 axes.plot(steps[ended], own[ended], color=color, linewidth=0.6, alpha=0.4)
-            seen = ~np.isnan(returns).all(axis=0)
+            seen = ~np.isnan(measure).all(axis=0)
             axes.plot(
                 steps[seen],
-                np.nanmean(returns[:, seen], axis=0),
+                np.nanmean(measure[:, seen], axis=0),
                 color=color,
                 linestyle=line,
                 marker=marker,
                 markevery=4,
                 markersize=4.5,
-                label=label,
+                label=agent,
             )
         axes.axhline(random, color=GREY, linestyle="-.", linewidth=1.2, label="random actions")
-        axes.set(xlabel="environment steps", ylabel="true return per episode")
+        axes.set(xlabel="environment steps", ylabel=label)
         axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return png(figure)
