@@ -31,10 +31,13 @@ MODULES = [
     "vlmreward.relabel.files",
     "vlmreward.renderers",
     "vlmreward.reward_model",
+    "vlmreward.reward_stream",
     "vlmreward.timing",
     "vlmreward.wrappers.capture",
+    "vlmreward.wrappers.deferred",
     "vlmreward.wrappers.dm_env",
     "vlmreward.wrappers.gymnasium",
+    "vlmreward.wrappers.sb3_deferred",
     "vlmreward.wrappers.sb3_monitor",
 ]
 

@@ -143,7 +143,7 @@ class VecVLMReward(VecEnvWrapper):
         if (dones & ~truncated).any():
             self._guard.saw_terminated()
         first = rows_of(obs, ended)
-        paid = self._stream.step(
+        paid = self._pay(
             led_to,
             terminated=dones & ~truncated,
             truncated=truncated,
@@ -189,6 +189,10 @@ class VecVLMReward(VecEnvWrapper):
                     seen[rows] = embedding
             obs = self._shown(obs, seen)
         return self._goals.add_to_rows(obs, self.goal_index), paid.reward, dones, infos
+
+    def _pay(self, led_to: Obs, **step: Any) -> StreamStep:
+        """Scores a step, whose further arguments are those of `RewardStream.step`."""
+        return self._stream.step(led_to, **step)
 
     def _choose(self, obs: Obs, rows: list[int]) -> Int64[NDArray[Any], " S"] | None:
         """Asks for the goals of episodes that start with these observations."""

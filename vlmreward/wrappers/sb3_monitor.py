@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from vlmreward.guard import is_binary
 from vlmreward.monitor import RewardMonitor, SecondOpinion
 from vlmreward.wrappers.sb3 import VecVLMReward
+from vlmreward.wrappers.sb3_deferred import DeferredVecVLMReward
 
 
 def achieved_in_info(info: Mapping[str, Any]) -> bool:
@@ -45,9 +46,9 @@ class RewardMonitorCallback(BaseCallback):
         stop_on_alarm: Stop training at the first alarm.
 
     Raises:
-        ValueError: When training starts, if there is no `VecVLMReward`, if the number of
-            environments differs, if a check needs a reward of 0 or 1 and the reward is another, or
-            if the monitor was given a limit that nothing feeds.
+        ValueError: When training starts, if there is no `VecVLMReward` or a deferred one, if the
+            number of environments differs, if a check needs a reward of 0 or 1 and the reward is
+            another, or if the monitor was given a limit that nothing feeds.
 
     Example:
         >>> from stable_baselines3 import PPO
@@ -93,6 +94,11 @@ class RewardMonitorCallback(BaseCallback):
         if not isinstance(venv, VecVLMReward):
             raise ValueError(
                 f"expected an agent that learns in a VecVLMReward, got {type(venv).__name__}"
+            )
+        if isinstance(venv, DeferredVecVLMReward):
+            raise ValueError(
+                "the monitor looks at every reward as it is paid, and those of a "
+                "DeferredVecVLMReward come later: use VecVLMReward"
             )
         if venv.num_envs != self.monitor.num_envs:
             raise ValueError(
