@@ -6,7 +6,7 @@ Shapes: T steps of the episode, N labelled frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -90,6 +90,7 @@ def playroom_encoder() -> CachedEncoder:
     return CachedEncoder(load_encoder("playroom", device="cpu"))
 
 
+@cache
 def goal_of(sentence: str) -> Goal:
     """Return a goal to find or lift something, with all that a head may need.
 
