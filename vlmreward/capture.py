@@ -36,8 +36,8 @@ class FrameCapture:
         crop: Which part to keep, in pixels of the frame as drawn: top, bottom, left, right, as in
             `frame[top:bottom, left:right]`. None in place of bottom or right is the frame's edge.
         rotate: By how many degrees, counter-clockwise: 0, 90, 180 or 270.
-        fast: Have Gymnasium's MuJoCo draw without antialiasing, shadows and reflections. In
-            software this is several times faster; the picture is another.
+        fast: Have MuJoCo (Gymnasium's, and dm_control's suite) draw without antialiasing, shadows
+            and reflections. In software this is several times faster; the picture is another.
         skip_remedies: Names of remedies (`vlmreward.renderers.REMEDIES`) not to apply.
 
     Example:

@@ -8,7 +8,9 @@ Axes: `H` height, `W` width in pixels.
 
 from __future__ import annotations
 
-import os
+import importlib
+import sys
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +82,7 @@ def prepare_to_draw(env: Any, skip: Collection[str] = ()) -> None:
     """Does for an unwrapped environment what must be done before it draws.
 
     Raises:
-        FrameError: If what it draws would be wrong and there is no remedy.
+        FrameError: If a remedy refuses, since what it draws would be wrong.
     """
     for remedy in remedies_for(env, skip):
         remedy.before(env)
@@ -95,7 +97,10 @@ def repair(
     return frame
 
 
-# MuJoCo. Gymnasium's renderer draws into whichever graphics context is current.
+# MuJoCo. Gymnasium's renderer draws, and frees its textures, in whichever graphics context is
+# current. dm_control makes its own current before either, unless by its own record it is already.
+
+_viewers_apart: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _is_mujoco(env: Any) -> bool:
@@ -107,36 +112,45 @@ def _is_dm_control(env: Any) -> bool:
     return hasattr(env, "physics") and hasattr(env.physics, "render")
 
 
+def _distrust_dm_controls_record() -> None:
+    """Has dm_control make its context current when it next draws, or frees what it drew with."""
+    if "dm_control.mujoco" in sys.modules:
+        record = importlib.import_module("dm_control._render.base")
+        record._CURRENT_CONTEXT_FOR_THREAD.clear()
+        record._CURRENT_THREAD_FOR_CONTEXT.clear()
+
+
 def _make_context_current(env: Any) -> None:
+    _distrust_dm_controls_record()
     viewer = env.mujoco_renderer.viewer
     if viewer is not None:  # else the first frame makes one, and its context current
         viewer.make_context_current()
 
 
-register_remedy(Remedy("mujoco-context", _is_mujoco, before=_make_context_current))
+def _free_apart(env: Any, frame: UInt8[NDArray[Any], "H W 3"]) -> UInt8[NDArray[Any], "H W 3"]:
+    """Keeps the end of a viewer from freeing another's textures, which have the same numbers."""
+    viewer = env.mujoco_renderer.viewer
+    if viewer not in _viewers_apart:
+        _viewers_apart.add(viewer)
+        make_context = type(viewer.opengl_context)
+        end = weakref.finalize(viewer, _free_in_a_context_of_its_own, viewer.con, make_context)
+        end.atexit = False  # nothing draws any more
+    return frame
 
-_families_drawn: set[str] = set()
 
-
-def _refuse_two_families(env: Any) -> None:
-    """Both keep their own record of whose context is current, and neither knows of the other's."""
-    family = "Gymnasium's MuJoCo" if _is_mujoco(env) else "dm_control"
-    others = _families_drawn - {family}
-    if others and os.environ.get("MUJOCO_GL") != "osmesa":
-        raise FrameError(
-            f"{others.pop()} has drawn in this process, and now {family} is to: they take each "
-            "other's graphics context and draw wrong frames. Keep them in separate processes, or "
-            "set MUJOCO_GL=osmesa before either is imported"
-        )
-    _families_drawn.add(family)
+def _free_in_a_context_of_its_own(textures: Any, make_context: Callable[[int, int], Any]) -> None:
+    context = make_context(1, 1)
+    context.make_current()
+    textures.free()
+    context.free()
+    _distrust_dm_controls_record()
 
 
 register_remedy(
-    Remedy(
-        "one-mujoco-family",
-        lambda env: _is_mujoco(env) or _is_dm_control(env),
-        before=_refuse_two_families,
-    )
+    Remedy("mujoco-context", _is_mujoco, before=_make_context_current, after=_free_apart)
+)
+register_remedy(
+    Remedy("dm-control-context", _is_dm_control, before=lambda env: _distrust_dm_controls_record())
 )
 
 
@@ -170,25 +184,34 @@ def draw_fast(env: Any) -> None:
     """Has MuJoCo draw without antialiasing, shadows and reflections: another picture, sooner.
 
     Args:
-        env: An unwrapped environment of Gymnasium's MuJoCo that has not drawn yet.
+        env: An unwrapped environment of Gymnasium's MuJoCo or of dm_control's suite that has not
+            drawn yet.
 
     Raises:
         FrameError: If it is another one, or if it has drawn.
     """
-    if not _is_mujoco(env):
+    if _is_mujoco(env):
+        model, has_drawn = env.mujoco_renderer.model, env.mujoco_renderer.viewer is not None
+    elif _is_dm_control(env) and not _compiles_its_model_anew(env):
+        model, has_drawn = env.physics.model, env.physics._contexts is not None
+    else:
         raise FrameError(
-            f"expected one of Gymnasium's MuJoCo environments, got {type(env).__name__}: "
-            "fast=True is known for those alone"
+            "expected one of Gymnasium's MuJoCo environments, or one of dm_control's suite, got "
+            f"{type(env).__name__}: fast=True is known for those alone"
         )
-    if env.mujoco_renderer.viewer is not None:
+    if has_drawn:
         raise FrameError(
             "expected an environment that has not drawn, got one whose renderer exists already: "
             "its quality is settled. Ask for fast=True before the first frame"
         )
-    model = env.mujoco_renderer.model
     model.vis.quality.offsamples = 0
     model.vis.quality.shadowsize = 0
     model.mat_reflectance[:] = 0
+
+
+def _compiles_its_model_anew(env: Any) -> bool:
+    """Tells dm_control's Composer, which forgets at every reset what was changed in the model."""
+    return hasattr(getattr(env, "task", None), "root_entity")
 
 
 # Meta-World. Its cameras named "corner" are mounted upside down.

@@ -1,12 +1,11 @@
 """Environments that have the defects of real ones, for machines without those."""
 
+import sys
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
-
-from vlmreward import renderers
 
 
 class StandIn(gym.Env):
@@ -41,13 +40,54 @@ class StandIn(gym.Env):
         return np.array([self.time], np.float32)
 
 
+class Context:
+    """A graphics context. Whoever draws or frees does so in the current one."""
+
+    current = None
+
+    def __init__(self, width=8, height=6):
+        self.is_ruined = False
+
+    def make_current(self):
+        Context.current = self
+
+    def free(self):
+        Context.current = None
+
+
+class Textures:
+    """Those of one context, by numbers that are the same in every context."""
+
+    def __init__(self):
+        self.is_freed = False
+
+    def free(self):
+        if Context.current is not None and not self.is_freed:
+            Context.current.is_ruined = True
+        self.is_freed = True
+
+
+class ForgottenTextures(Textures):
+    def __del__(self):
+        self.free()
+
+
+class Viewer:
+    """Like that of Gymnasium's MuJoCo: its textures are freed later than its context."""
+
+    def __init__(self):
+        self.opengl_context, self.con = Context(), ForgottenTextures()
+        self.make_context_current()
+
+    def make_context_current(self):
+        self.opengl_context.make_current()
+
+
 class SharedContext(StandIn):
     """Like Gymnasium's MuJoCo: draws with whatever context is current, and never makes its own so.
 
     The renderer is made by the first frame. Closing leaves no context current: frames are black.
     """
-
-    current = None
 
     def __init__(self, colour=200, size=(6, 8)):
         super().__init__(colour)
@@ -60,22 +100,22 @@ class SharedContext(StandIn):
             viewer=None, camera_id=-1, model=model, height=size[0], width=size[1]
         )
 
-    def _make_current(self):
-        SharedContext.current = self
-
     def render(self):
         if self.mujoco_renderer.viewer is None:
-            self.mujoco_renderer.viewer = SimpleNamespace(make_context_current=self._make_current)
-            self._make_current()
+            self.mujoco_renderer.viewer = Viewer()
+        self.mujoco_renderer.viewer.opengl_context.colour = self.colour
         self.shape = (self.mujoco_renderer.height, self.mujoco_renderer.width)
-        if SharedContext.current is None:
-            return np.zeros((*self.shape, 3), np.uint8)
-        pixels = self.picture()
-        pixels[-1] = SharedContext.current.colour  # textures are those of the context
-        return pixels
+        return in_the_current_context(self.picture())
 
     def close(self):
-        SharedContext.current = None
+        self.mujoco_renderer.viewer.opengl_context.free()
+
+
+def in_the_current_context(picture):
+    if Context.current is None or Context.current.is_ruined:
+        return np.zeros_like(picture)
+    picture[-1] = Context.current.colour  # textures are those of the context
+    return picture
 
 
 class UpturnedCamera(SharedContext):
@@ -94,23 +134,45 @@ class UpturnedCamera(SharedContext):
 
 
 class PhysicsOnly(StandIn):
-    """Like an environment of dm_control seen through Shimmy."""
+    """Like an environment of dm_control's suite seen through Shimmy.
+
+    It makes its own context current before it draws or frees, unless by its own record it is.
+    """
 
     def __init__(self, colour=200):
         super().__init__(colour)
         self.render_kwargs = {"height": 6, "width": 8}
-        buffer = SimpleNamespace(offheight=48, offwidth=64)
+        vis = SimpleNamespace(
+            global_=SimpleNamespace(offheight=48, offwidth=64),
+            quality=SimpleNamespace(offsamples=4, shadowsize=4096),
+        )
         self.physics = SimpleNamespace(
             render=self._draw,
-            model=SimpleNamespace(vis=SimpleNamespace(global_=buffer)),
+            model=SimpleNamespace(vis=vis, mat_reflectance=np.full(3, 0.5)),
+            _contexts=None,
         )
 
+    def _make_current(self):
+        record = sys.modules["dm_control._render.base"]._CURRENT_CONTEXT_FOR_THREAD
+        if record.get("main") != id(self):
+            self.physics._contexts.gl.make_current()
+            record["main"] = id(self)
+
     def _draw(self, height, width):
+        if self.physics._contexts is None:
+            self.physics._contexts = SimpleNamespace(gl=Context(), mujoco=Textures())
+            self.physics._contexts.gl.colour = self.colour
+        self._make_current()
         self.shape = (height, width)
-        return self.picture()
+        return in_the_current_context(self.picture())
 
     def render(self):
         return self.physics.render(**self.render_kwargs)
+
+    def close(self):
+        self._make_current()
+        self.physics._contexts.mujoco.free()
+        self.physics._contexts.gl.free()
 
 
 class SharedWalls(StandIn):
@@ -175,9 +237,10 @@ class Screenshots(StandIn):
 @pytest.fixture
 def stand_ins(monkeypatch):
     """The classes above, in a process in which nothing has drawn."""
-    monkeypatch.setattr(renderers, "_families_drawn", set())
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
-    SharedContext.current = SharedWalls.display_list = None
+    record = SimpleNamespace(_CURRENT_CONTEXT_FOR_THREAD={}, _CURRENT_THREAD_FOR_CONTEXT={})
+    monkeypatch.setitem(sys.modules, "dm_control.mujoco", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "dm_control._render.base", record)
+    Context.current = SharedWalls.display_list = None
     return SimpleNamespace(
         StandIn=StandIn,
         SharedContext=SharedContext,

@@ -4,6 +4,7 @@ MuJoCo comes with the `dev` extra, but needs a graphics library of the system; t
 are tested where they are installed.
 """
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -21,6 +22,12 @@ import gymnasium as gym
 import numpy as np
 
 def make(name, **kwargs):
+    size = {"width": 64, "height": 48}
+    if name.startswith("dm_control/"):
+        import shimmy
+        kwargs["render_kwargs"] = size
+    elif name.endswith("-v5"):
+        kwargs |= size
     env = gym.make(name, render_mode="rgb_array", **kwargs)
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -97,57 +104,76 @@ def require(package):
         pytest.skip(f"{package} is not installed")
 
 
-# The reference is Gymnasium by itself.
+# The reference is the simulator by itself.
 ALONE = """
-env = make(sys.argv[2], width=64, height=48)
-results = {"frames": list(frames_of(env, 6, lambda env: env.render()))}
+env = make(sys.argv[2])
+results = {"frames": list(frames_of(env, 7, lambda env: env.render()))}
 """
 INTERLEAVED = """
-envs = {name: make(name, width=64, height=48) for name in sys.argv[2:]}
+envs = {name: make(name) for name in sys.argv[2:]}
 results = {name: [] for name in envs}
-playing = {name: frames_of(env, 6, render_frame) for name, env in envs.items()}
+playing = {name: frames_of(env, 7, render_frame) for name, env in envs.items()}
 for step in range(4):
     for name in envs:
         results[name].append(next(playing[name]))
 closed, kept = envs
 envs[closed].close()
 results[kept].append(next(playing[kept]))
-third = make(closed, width=64, height=48)
+del envs[closed], playing[closed]
+results[kept].append(next(playing[kept]))
+third = make(closed)
 results["third"] = list(frames_of(third, 6, render_frame))
 results[kept].append(next(playing[kept]))
 """
 PENDULUM, REACHER = "InvertedPendulum-v5", "Reacher-v5"
+CARTPOLE = "dm_control/cartpole-swingup-v0"
 
 
 @pytest.fixture(scope="module")
 def alone(run, backend):
-    return {name: run(ALONE, name, MUJOCO_GL=backend)["frames"] for name in (PENDULUM, REACHER)}
+    """What each environment draws by itself."""
+    return functools.cache(lambda name: run(ALONE, name, MUJOCO_GL=backend)["frames"])
 
 
-@pytest.mark.parametrize("names", [(PENDULUM, REACHER), (REACHER, PENDULUM)])
+@pytest.mark.parametrize(
+    "names", [(PENDULUM, REACHER), (REACHER, PENDULUM), (CARTPOLE, REACHER), (REACHER, CARTPOLE)]
+)
 def test_interleaved_mujoco_environments_draw_what_each_draws_alone(run, backend, alone, names):
+    if CARTPOLE in names:
+        require("dm_control")
+        require("shimmy")
     together = run(VLMREWARD + INTERLEAVED, *names, MUJOCO_GL=backend)
     closed, kept = names
-    np.testing.assert_array_equal(together[closed], alone[closed][:4])
-    np.testing.assert_array_equal(together[kept], alone[kept])
-    np.testing.assert_array_equal(together["third"], alone[closed])
+    np.testing.assert_array_equal(together[closed], alone(closed)[:4])
+    np.testing.assert_array_equal(together[kept], alone(kept))
+    np.testing.assert_array_equal(together["third"], alone(closed)[:6])
 
 
 def test_without_the_remedy_mujoco_draws_wrong_and_black_frames(run, backend):
-    """If this fails, the remedy may have become unnecessary."""
+    """If one of these fails, its remedy may have become unnecessary."""
     if backend != "egl":
         pytest.skip(f"reproduced with egl, not tried with {backend}")
     script = """
-pendulum, reacher = (make(name, width=64, height=48) for name in sys.argv[2:])
-right = pendulum.render()
+import gc
+pendulum, reacher = (make(name) for name in sys.argv[2:])
+results = {"right": pendulum.render()}
 reacher.render()
-wrong = pendulum.render()
+results["wrong"] = pendulum.render()
 reacher.close()
-results = {"right": right, "wrong": wrong, "black": pendulum.render()}
+results["black"] = pendulum.render()
+make_current = pendulum.unwrapped.mujoco_renderer.viewer.make_context_current
+make_current()
+results["right_again"] = pendulum.render()
+del reacher
+gc.collect()
+make_current()
+results["freed"] = pendulum.render()
 """
     frames = run(script, PENDULUM, REACHER, MUJOCO_GL=backend)
     assert not np.array_equal(frames["wrong"], frames["right"])
     assert not frames["black"].any()
+    np.testing.assert_array_equal(frames["right_again"], frames["right"])
+    assert not frames["freed"].any()
 
 
 def test_mujoco_draws_at_the_captured_size_and_fast(run, backend):
@@ -203,27 +229,56 @@ for kind in (AsyncVectorEnv, SyncVectorEnv):
     np.testing.assert_array_equal(results["AsyncVectorEnv"], results["SyncVectorEnv"])
 
 
-def test_mujoco_after_dm_control_is_refused_unless_in_software(run, backend):
+def test_without_the_remedy_dm_control_and_mujoco_draw_wrong_frames(run, backend):
+    if backend != "egl":
+        pytest.skip(f"reproduced with egl, not tried with {backend}")
+    require("dm_control")
+    require("shimmy")
+    script = """
+cartpole, reacher = (make(name) for name in sys.argv[2:])
+results = {"right": cartpole.render()}
+reacher.render()
+results["wrong"] = cartpole.render()
+"""
+    frames = run(script, CARTPOLE, REACHER, MUJOCO_GL=backend)
+    assert not np.array_equal(frames["wrong"], frames["right"])
+
+
+def test_dm_control_draws_at_the_captured_size_and_fast_where_that_lasts(run, backend):
     require("dm_control")
     require("shimmy")
     script = """
 import shimmy
-arm = CaptureFrames(make("dm_control/reacher-easy-v0"), FrameCapture(size=(48, 64)))
-obs, _ = arm.reset(seed=0)
-try:
-    render_frame(make("Reacher-v5"))
+from dm_control import suite
+
+def capture(fast, name="reacher-easy"):
+    env = gym.make(f"dm_control/{name}-v0", render_mode="rgb_array")
+    env = CaptureFrames(env, FrameCapture(size=(48, 64), fast=fast))
+    return env.reset(seed=0)[0]["pixels"], env.config()["drawn_at_size"]
+
+results = {}
+results["frame"], results["drawn_at_size"] = capture(fast=False)
+results["fast"], _ = capture(fast=True)
+
+# The same pictures from dm_control itself; the fast one by the flags of the scene.
+for name, flags in ("direct", {}), ("flagged", {"shadow": False, "reflection": False}):
+    env = suite.load("reacher", "easy", task_kwargs={"random": 0})
+    if flags:
+        env.physics.model.vis.quality.offsamples = 0
+    env.reset()
+    results[name] = env.physics.render(48, 64, render_flag_overrides=flags)
+
+try:  # compiles its model anew at every reset
+    capture(fast=True, name="reach_site_features")
 except FrameError as error:
-    message = str(error)
-else:
-    message = ""
-results = {"message": message, "pixels": obs["pixels"]}
-results["drawn_at_size"] = arm.config()["drawn_at_size"]
+    results["refused"] = str(error)
 """
     results = run(VLMREWARD + script, MUJOCO_GL=backend)
     assert results["drawn_at_size"]
-    assert results["pixels"].shape == (48, 64, 3)
-    refused = "dm_control has drawn in this process" in str(results["message"])
-    assert refused == (backend != "osmesa")
+    np.testing.assert_array_equal(results["frame"], results["direct"])
+    np.testing.assert_array_equal(results["fast"], results["flagged"])
+    assert not np.array_equal(results["fast"], results["frame"])
+    assert "one of dm_control's suite" in str(results["refused"])
 
 
 def test_meta_worlds_corner_cameras_are_put_upright(run, backend):

@@ -1,5 +1,8 @@
 """Remedies, on stand-ins that have the defects. `test_real_renderers.py` has the real ones."""
 
+import gc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -82,19 +85,39 @@ def test_a_free_camera_is_left_alone(stand_ins):
     assert "metaworld-corner-camera" not in [remedy.name for remedy in remedies_for(env)]
 
 
-@pytest.mark.parametrize(
-    "order", [("SharedContext", "PhysicsOnly"), ("PhysicsOnly", "SharedContext")]
-)
-def test_two_mujoco_families_in_a_process_are_refused(stand_ins, monkeypatch, order):
-    first, second = (getattr(stand_ins, name)() for name in order)
+FAMILIES = [("SharedContext", "PhysicsOnly"), ("PhysicsOnly", "SharedContext")]
+
+
+@pytest.mark.parametrize("order", FAMILIES)
+def test_two_mujoco_families_in_a_process_take_turns(stand_ins, order):
+    first, second = (getattr(stand_ins, name) for name in order)
+    expected = alone(first(100), 4), alone(second(200), 4)
+    pair = play(first(100), 4), play(second(200), 4)
+    for number, frames in enumerate(zip(*pair, strict=True)):
+        np.testing.assert_array_equal(frames[0], expected[0][number])
+        np.testing.assert_array_equal(frames[1], expected[1][number])
+
+
+@pytest.mark.parametrize("order", FAMILIES)
+def test_each_mujoco_family_needs_its_remedy(stand_ins, order):
+    first, second = (getattr(stand_ins, name)(100 + i) for i, name in enumerate(order))
+    skipped = ["mujoco-context", "dm-control-context"]
+    expected = render_frame(first)
+    render_frame(second, skip_remedies=skipped)
+    assert not np.array_equal(render_frame(first, skip_remedies=skipped), expected)
+    np.testing.assert_array_equal(render_frame(first), expected)
+
+
+@pytest.mark.parametrize("order", [*FAMILIES, ("SharedContext", "SharedContext")])
+def test_closing_and_forgetting_an_environment_leaves_another_familys_right(stand_ins, order):
+    first, second = (getattr(stand_ins, name)(100 + i) for i, name in enumerate(order))
     render_frame(first)
-    for _ in range(2):
-        with pytest.raises(FrameError, match=r"separate processes, or set MUJOCO_GL=osmesa"):
-            render_frame(second)
-    render_frame(first)
-    render_frame(second, skip_remedies=["one-mujoco-family"])
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    render_frame(second)
+    expected = render_frame(second)
+    first.close()
+    np.testing.assert_array_equal(render_frame(second), expected)
+    del first
+    gc.collect()
+    np.testing.assert_array_equal(render_frame(second), expected)
 
 
 def test_an_ordinary_environment_needs_no_remedy(stand_ins):
@@ -119,17 +142,25 @@ def test_dm_control_draws_what_fits_its_buffer(stand_ins):
     assert render_frame(env).shape == (48, 64, 3)
 
 
-def test_fast_drawing_is_settled_before_the_first_frame(stand_ins):
-    env = stand_ins.SharedContext()
+@pytest.mark.parametrize("kind", ["SharedContext", "PhysicsOnly"])
+def test_fast_drawing_is_settled_before_the_first_frame(stand_ins, kind):
+    env = getattr(stand_ins, kind)()
     draw_fast(env)
-    model = env.mujoco_renderer.model
+    model = env.mujoco_renderer.model if kind == "SharedContext" else env.physics.model
     assert (model.vis.quality.offsamples, model.vis.quality.shadowsize) == (0, 0)
     assert not model.mat_reflectance.any()
     render_frame(env)
     with pytest.raises(FrameError, match="before the first frame"):
         draw_fast(env)
+
+
+def test_fast_drawing_is_refused_where_it_would_not_last(stand_ins):
     with pytest.raises(FrameError, match="got StandIn"):
         draw_fast(stand_ins.StandIn())
+    env = stand_ins.PhysicsOnly()
+    env.task = SimpleNamespace(root_entity=None)  # dm_control's Composer
+    with pytest.raises(FrameError, match="dm_control's suite, got PhysicsOnly"):
+        draw_fast(env)
 
 
 def test_remedies_can_be_added(stand_ins, monkeypatch):

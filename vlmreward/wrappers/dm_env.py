@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlmreward.frames import PIXELS, FrameError, check_frames, refuse_blank
 from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard, is_binary
+from vlmreward.renderers import prepare_to_draw
 from vlmreward.reward_model import RewardModel
 from vlmreward.reward_stream import RewardStream
 from vlmreward.wrappers.goal_conditioning import GOAL_EMBEDDING, GoalConditioning
@@ -119,6 +120,7 @@ class DmEnvVLMReward(dm_env.Environment):  # type: ignore[misc]  # dm_env ships 
 
     def reset(self) -> dm_env.TimeStep:
         """Starts an episode."""
+        prepare_to_draw(self.environment)  # now, since some draw their own observation
         return self._start(self.environment.reset())
 
     def step(self, action: Any) -> dm_env.TimeStep:
@@ -128,6 +130,7 @@ class DmEnvVLMReward(dm_env.Environment):  # type: ignore[misc]  # dm_env ships 
         """
         if self._ended:
             return self.reset()
+        prepare_to_draw(self.environment)
         step = self.environment.step(action)
         if step.first():  # the environment was reset or stepped behind this wrapper's back
             return self._start(step)
