@@ -29,7 +29,7 @@ FULL = Sizes(
     encoder_steps=600,
     encoder_frames=6144,
     labelled_frames=1024,
-    agent_steps=24_000,
+    agent_steps=16_000,
     agent_seeds=2,
     evaluation_episodes=40,
 )

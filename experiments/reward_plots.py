@@ -26,7 +26,7 @@ def episode_rewards(
     Args:
         frames: What each action led to.
         scores: What the reward model says of each.
-        env_rewards: What the environment pays for each.
+        env_rewards: What the environment pays for each, in [0, 1].
         title: The goal in words, or the environment's name.
     """
     shown = np.unique(np.linspace(0, len(frames) - 1, min(_NUM_SHOWN, len(frames))).astype(int))
@@ -47,7 +47,7 @@ def episode_rewards(
         upper.tick_params(labelbottom=False)
         lower = figure.add_subplot(grid[2, :])
         lower.plot(steps, env_rewards, color=GREEN)
-        lower.set(ylabel="true reward", xlabel="step", xlim=(1, len(frames)))
+        lower.set(ylabel="true reward", xlabel="step", xlim=(1, len(frames)), ylim=(-0.05, 1.05))
         figure.align_ylabels([upper, lower])
         figure.suptitle(title, x=0.125, y=0.93, ha="left", fontsize=11, fontweight="bold")
         return png(figure)
