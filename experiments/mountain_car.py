@@ -22,14 +22,14 @@ from vlmreward.capture import FrameCapture
 from vlmreward.pretraining import CaptionedFrames
 from vlmreward.wrappers.capture import CaptureFrames
 
-EPISODE_STEPS = 200
+EPISODE_STEPS = 400
 FULL = Sizes(
     encoder_steps=800,
     encoder_frames=8192,
     labelled_frames=2048,
-    agent_steps=28_000,
+    agent_steps=24_000,
     agent_seeds=3,
-    evaluation_episodes=40,
+    evaluation_episodes=20,
 )
 GOAL = Goal(
     "a car at the peak of the mountain, next to the yellow flag",
@@ -133,7 +133,7 @@ def _sac(envs: VecEnv, seed: int) -> BaseAlgorithm:
         ent_coef=0.1,
         train_freq=8,
         gradient_steps=32,
-        gamma=0.99,
+        gamma=0.995,
         tau=0.01,
         use_sde=True,
         use_sde_at_warmup=True,
