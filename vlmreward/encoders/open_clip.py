@@ -1,6 +1,6 @@
 """Any open_clip model as an `ImageTextEncoder`.
 
-Axes: `B` batch, `N` texts, `D` width of the embedding.
+Axes: `B` batch, `N` texts, `D` width of the embedding, `S T` height and width of the model's input.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 from vlmreward.encoders import towers  # noqa: F401 (makes our image towers known to timm)
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
+from vlmreward.encoders.compilation import compile_tower
 from vlmreward.encoders.precision import Precision, choose_precision, set_precision
 from vlmreward.encoders.preprocess import Preprocessor
 from vlmreward.frames import PIXELS, check_frames, to_tensor
@@ -54,6 +55,8 @@ class OpenCLIPEncoder:
             whose caches hold no more, and 256 elsewhere, if None.
         precision: Of the image tower. If None, bf16 on a CUDA device that computes in it, fp16 on
             an older one, fp32 everywhere else. int8 is for CPUs and needs torchao.
+        compile: Whether to compile the image tower with `torch.compile`, here and now. On a CPU it
+            pays for int8, not for fp32; see the page on speed. Set the number of threads before.
         calibrated_head: The head that was measured for this model.
         training: How the weights were made, for the record.
 
@@ -61,6 +64,7 @@ class OpenCLIPEncoder:
         ValueError: If the batch size is not positive, if the precision is unknown, or if it is int8
             and the model is not on a CPU or has no linear layers.
         ImportError: If the precision is int8 and torchao is not installed.
+        RuntimeError: If the tower cannot be compiled, as where there is no C++ compiler.
     """
 
     modalities = (PIXELS,)
@@ -73,6 +77,7 @@ class OpenCLIPEncoder:
         name: str,
         batch_size: int | None = None,
         precision: Precision | None = None,
+        compile: bool = False,
         calibrated_head: Head | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> None:
@@ -88,6 +93,9 @@ class OpenCLIPEncoder:
         self.batch_size = batch_size or (64 if self.device.type == "cpu" else 256)
         self.precision = choose_precision(precision, self.device)
         self._dtype = set_precision(self.model.visual, self.precision)
+        if compile:
+            blank = torch.zeros(2, *self.preprocess.size, 3, dtype=torch.uint8)
+            compile_tower(self.model.visual, self._prepare(blank))
         self.logit_scale = float(self.model.logit_scale.exp())
         bias = getattr(self.model, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias)
@@ -108,9 +116,11 @@ class OpenCLIPEncoder:
         return self._text_embeddings(check_texts(texts))
 
     def _encode(self, frames: Any) -> Float[torch.Tensor, "B D"]:
-        pixels = self.preprocess(to_tensor(frames, self.device)).to(self._dtype)
         # Scaled to unit length after the cast: a unit vector in half precision is not one in full.
-        return normalize(self.model.encode_image(pixels).float(), dim=1)
+        return normalize(self.model.encode_image(self._prepare(frames)).float(), dim=1)
+
+    def _prepare(self, frames: Any) -> Float[torch.Tensor, "B 3 S T"]:
+        return self.preprocess(to_tensor(frames, self.device)).to(self._dtype)
 
     def _encode_new_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
         self._warn_where_truncated(texts)

@@ -32,6 +32,7 @@ _RANDOM = "random"
 class _Speed(TypedDict):
     batch_size: int | None
     precision: Precision | None
+    compile: bool
 
 
 def shipped_encoders() -> list[str]:
@@ -47,6 +48,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     precision: Precision | None = None,
+    compile: bool = False,
 ) -> OpenCLIPEncoder:
     """Loads an encoder.
 
@@ -62,6 +64,7 @@ def load_encoder(
         batch_size: How many frames go through the model at once, at most; see `OpenCLIPEncoder`.
         precision: Of the image tower; see `OpenCLIPEncoder`. Load an encoder that is to be saved
             again in fp32.
+        compile: Whether to compile the image tower; see `OpenCLIPEncoder`.
 
     Raises:
         ValueError: If the name or the tag is unknown (the message suggests the nearest), or if an
@@ -69,10 +72,11 @@ def load_encoder(
             unknown or not for the device.
         CheckpointError: If the weights cannot be read or belong to another model.
         ImportError: If the precision is int8 and torchao is not installed.
+        RuntimeError: If the image tower is to be compiled and cannot be.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     choose_precision(precision, device)  # before anything is downloaded
-    speed = _Speed(batch_size=batch_size, precision=precision)
+    speed = _Speed(batch_size=batch_size, precision=precision, compile=compile)
     is_saved = name in shipped_encoders() or name.endswith(".json")
     if is_saved or name.startswith(_HUB):
         if pretrained is not None or checkpoint is not None:
