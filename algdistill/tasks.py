@@ -117,9 +117,9 @@ def flat_observation(
     obs: Int[Tensor, "*batch O"], observation_sizes: tuple[int, ...]
 ) -> Int[Tensor, "*batch"]:
     """Number the observations, first component slowest, from 0 to ``prod(sizes) - 1``."""
-    index = torch.zeros_like(obs[..., 0])
-    for component, size in enumerate(observation_sizes):
-        index = index * size + obs[..., component]
+    index = obs[..., 0]
+    for component, size in enumerate(observation_sizes[1:], start=1):
+        index = torch.add(obs[..., component], index, alpha=size)
     return index
 
 

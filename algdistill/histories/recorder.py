@@ -14,6 +14,8 @@ from torch import Tensor
 from algdistill.histories.schema import LearningHistory
 from algdistill.tasks import BatchedStep, TaskSpace
 
+_STEPS_TURNED_AT_ONCE = 64
+
 
 def smallest_unsigned(size: int) -> np.dtype[np.unsignedinteger]:
     """Smallest type that holds ``0 … size - 1`` without loss."""
@@ -41,13 +43,30 @@ class HistoryRecorder:
         self._task_ids = task_ids.tolist()
         self._metadata = dict(metadata)
         self._num_recorded = 0
-        shape = (num_steps, len(self._task_ids))
+        shape = (len(self._task_ids), num_steps)
         self._observations = np.empty(
             (*shape, len(space.observation_sizes)), smallest_unsigned(max(space.observation_sizes))
         )
         self._actions = np.empty(shape, smallest_unsigned(space.num_actions))
         self._rewards, self._env_rewards = np.empty((2, *shape), np.float32)
         self._terminated, self._truncated = np.empty((2, *shape), np.bool_)
+        # Steps come for all learners at once, and histories go one by one. Turning a few steps
+        # around at a time stays within the processor's caches.
+        self._columns = [
+            *(
+                self._observations[..., component]
+                for component in range(len(space.observation_sizes))
+            ),
+            self._actions,
+            self._rewards,
+            self._env_rewards,
+            self._terminated,
+            self._truncated,
+        ]
+        self._latest = [
+            np.empty((_STEPS_TURNED_AT_ONCE, len(self._task_ids)), column.dtype)
+            for column in self._columns
+        ]
 
     def record(
         self, obs: Int[Tensor, "N O"], actions: Int[Tensor, " N"], result: BatchedStep
@@ -57,18 +76,31 @@ class HistoryRecorder:
         Raises:
             RuntimeError: If all ``num_steps`` were recorded before.
         """
-        row = self._num_recorded
-        if row == len(self._actions):
+        if self._num_recorded == self._actions.shape[1]:
             raise RuntimeError(
-                f"got step {row + 1}, expected {row} as announced: raise `num_steps` or stop"
+                f"got step {self._num_recorded + 1}, expected {self._num_recorded} as announced: "
+                "raise `num_steps` or stop"
             )
-        self._observations[row] = obs.cpu().numpy()
-        self._actions[row] = actions.cpu().numpy()
-        self._rewards[row] = result.reward.cpu().numpy()
-        self._env_rewards[row] = result.env_reward.cpu().numpy()
-        self._terminated[row] = result.terminated.cpu().numpy()
-        self._truncated[row] = result.truncated.cpu().numpy()
+        values = (
+            *obs.cpu().numpy().T,
+            actions.cpu().numpy(),
+            result.reward.cpu().numpy(),
+            result.env_reward.cpu().numpy(),
+            result.terminated.cpu().numpy(),
+            result.truncated.cpu().numpy(),
+        )
+        row = self._num_recorded % _STEPS_TURNED_AT_ONCE
+        for latest, value in zip(self._latest, values, strict=True):
+            latest[row] = value
         self._num_recorded += 1
+        if row + 1 == _STEPS_TURNED_AT_ONCE:
+            self._turn(row + 1)
+
+    def _turn(self, count: int) -> None:
+        """Move the ``count`` latest steps to where each learner's own lie side by side."""
+        steps = slice(self._num_recorded - count, self._num_recorded)
+        for column, latest in zip(self._columns, self._latest, strict=True):
+            column[:, steps] = latest[:count].T
 
     def histories(self) -> list[LearningHistory]:
         """One history for each learner, of the steps recorded so far.
@@ -78,25 +110,19 @@ class HistoryRecorder:
         """
         if self._num_recorded == 0:
             raise RuntimeError("nothing was recorded: call `record` after each step")
-        rows = slice(self._num_recorded)
-        columns = {
-            "observations": self._observations,
-            "actions": self._actions,
-            "rewards": self._rewards,
-            "env_rewards": self._env_rewards,
-            "terminated": self._terminated,
-            "truncated": self._truncated,
-        }
-        by_learner = {
-            name: np.ascontiguousarray(column[rows].swapaxes(0, 1))
-            for name, column in columns.items()
-        }
+        self._turn(self._num_recorded % _STEPS_TURNED_AT_ONCE)
+        steps = slice(self._num_recorded)
         return [
             LearningHistory(
-                space=self._space,
-                task_id=task_id,
-                metadata=self._metadata,
-                **{name: column[learner] for name, column in by_learner.items()},
+                self._space,
+                task_id,
+                self._observations[learner, steps],
+                self._actions[learner, steps],
+                self._rewards[learner, steps],
+                self._env_rewards[learner, steps],
+                self._terminated[learner, steps],
+                self._truncated[learner, steps],
+                self._metadata,
             )
             for learner, task_id in enumerate(self._task_ids)
         ]

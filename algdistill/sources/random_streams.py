@@ -18,22 +18,35 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def _shift_right(values: Int[Tensor, "*shape"], bits: int) -> Int[Tensor, "*shape"]:
-    """Shift as unsigned: torch's own shift repeats the sign bit."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
+def _xor_shifted_(values: Int[Tensor, "*shape"], bits: int) -> Int[Tensor, "*shape"]:
+    """``values ^= values >> bits``, shifted as unsigned: torch's own shift repeats the sign bit."""
+    return values.bitwise_xor_((values >> bits).bitwise_and_((1 << (64 - bits)) - 1))
 
 
-def _mix(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """SplitMix64's finaliser: every input bit reaches every output bit."""
-    values = (values ^ _shift_right(values, 30)) * _MIX_1
-    values = (values ^ _shift_right(values, 27)) * _MIX_2
-    return values ^ _shift_right(values, 31)
+def _mix_(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """SplitMix64's finaliser, in place: every input bit reaches every output bit."""
+    _xor_shifted_(values, 30).mul_(_MIX_1)
+    _xor_shifted_(values, 27).mul_(_MIX_2)
+    return _xor_shifted_(values, 31)
+
+
+def stream_origins(stream_seeds: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """Where each stream begins: its seed hashed, or neighbours would be shifted copies."""
+    return _mix_(stream_seeds + _GOLDEN_GAMMA)
+
+
+def uniform_at(
+    origins: Int[Tensor, "*#shape"], counters: Int[Tensor, "*#shape"]
+) -> Float[Tensor, "*#shape"]:
+    """The numbers at ``counters``, from 0, of streams that begin at ``origins``.
+
+    Both are broadcast; numbers are uniform in [0, 1), 24 bits each.
+    """
+    bits = _mix_(origins + (counters + 1) * _GOLDEN_GAMMA)
+    return (bits >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)
 
 
 def uniform_block(stream_seeds: Int[Tensor, " N"], first: int, count: int) -> Float[Tensor, "K N"]:
     """Numbers ``first … first + count - 1`` of every stream, uniform in [0, 1), 24 bits each."""
-    # The seed is hashed first, so that neighbouring seeds do not give shifted copies of a stream.
-    origin = _mix(stream_seeds + _GOLDEN_GAMMA)
-    counters = torch.arange(first + 1, first + count + 1, device=stream_seeds.device)
-    bits = _mix(origin + counters[:, None] * _GOLDEN_GAMMA)
-    return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
+    counters = torch.arange(first, first + count, device=stream_seeds.device)
+    return uniform_at(stream_origins(stream_seeds), counters[:, None])

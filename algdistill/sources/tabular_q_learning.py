@@ -10,27 +10,24 @@ A time limit does not end the task: the update bootstraps through truncation. Af
 its steps are replayed once, last step first (Lin 1992), so that one reward teaches the whole way
 to it and a source learns within tens of episodes: distillation copies the speed of its source.
 
-Axis letters: ``N`` learners, ``S`` states, ``A`` actions, ``T`` steps of an episode.
+Axis letters: ``N`` learners, ``S`` states, ``A`` actions, ``O`` components of an observation.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from algdistill.histories.recorder import HistoryRecorder
-from algdistill.histories.schema import LearningHistory
-from algdistill.sources.random_streams import uniform_block
-from algdistill.tasks import BatchedTasks, TaskSpace, flat_observation
-
-_DRAWS_PER_STEP = 3
+from algdistill.sources.fleet import FleetConfig, SourceFleet, uniform_action, uniform_argmax
+from algdistill.tasks import BatchedStep, BatchedTasks, flat_observation
 
 
 @dataclass(frozen=True)
-class TabularQLearningConfig:
+class TabularQLearningConfig(FleetConfig):
     """Settings of every learner of a fleet.
 
     Attributes:
@@ -45,23 +42,17 @@ class TabularQLearningConfig:
         ValueError: If a value is out of its range.
     """
 
-    num_episodes: int = 40
     exploration_episodes: int = 20
     final_epsilon: float = 0.0
     learning_rate: float = 1.0
     discount: float = 0.9
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_episodes", 1, float("inf")),
-            ("exploration_episodes", 1, float("inf")),
-            ("final_epsilon", 0.0, 1.0),
-            ("learning_rate", 1e-6, 1.0),
-            ("discount", 0.0, 1.0 - 1e-6),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"got {name}={value}, expected {low} to {high}")
+        super().__post_init__()
+        self._check_range("exploration_episodes", 1.0)
+        self._check_range("final_epsilon", 0.0, 1.0)
+        self._check_range("learning_rate", 1e-6, 1.0)
+        self._check_range("discount", 0.0, 1.0 - 1e-6)
 
     def epsilon(self, episode: int) -> float:
         """Probability of a random action in an episode; the first is 0."""
@@ -69,7 +60,7 @@ class TabularQLearningConfig:
         return 1.0 + (self.final_epsilon - 1.0) * progress
 
 
-class TabularQLearning:
+class TabularQLearning(SourceFleet[TabularQLearningConfig]):
     """Independent Q-learners on ``tasks``, learner ``i`` on task ``i``.
 
     A learner's history depends on its task and its seed only: it is the same alone as in a fleet
@@ -96,98 +87,75 @@ actions: uint8[600], rewards: float32[600])
         True
     """
 
+    source_algorithm = "tabular_q_learning"
+
     def __init__(
         self,
         tasks: BatchedTasks,
         config: TabularQLearningConfig,
         learner_seeds: Int[Tensor, " N"],
     ) -> None:
-        if learner_seeds.shape != (tasks.num_tasks,):
-            raise ValueError(
-                f"got learner_seeds of shape {tuple(learner_seeds.shape)}, expected one for each "
-                f"of the {tasks.num_tasks} tasks"
-            )
-        self._tasks = tasks
-        self._config = config
-        self._space = TaskSpace.of(tasks)
-        self._seeds = learner_seeds.to(tasks.device)
-        self._num_states = 1
-        for size in self._space.observation_sizes:
-            self._num_states *= size
-        rows = torch.arange(tasks.num_tasks, device=tasks.device)
-        self._first_state = rows * self._num_states
-        self.q_values = torch.zeros(
-            tasks.num_tasks * self._num_states, self._space.num_actions, device=tasks.device
+        super().__init__(tasks, config, learner_seeds)
+        num_states = prod(self._space.observation_sizes)
+        self._first_state = torch.arange(tasks.num_tasks, device=tasks.device) * num_states
+        # Actions come first, so that the best of them is found for many learners at a time.
+        self._table = torch.zeros(
+            self._space.num_actions, tasks.num_tasks * num_states, device=tasks.device
         )
+        self._forget()
 
-    def train(self) -> list[LearningHistory]:
-        """Train every learner from the beginning and return its whole history."""
-        num_steps = self._config.num_episodes * self._tasks.episode_length
-        recorder = HistoryRecorder(
-            self._space,
-            self._tasks.task_ids,
-            num_steps,
-            {"source_algorithm": "tabular_q_learning", **asdict(self._config)},
+    @property
+    def q_values(self) -> Float[Tensor, "NS A"]:
+        """All tables, one below the other: the first learner's ``S`` states come first."""
+        return self._table.t()
+
+    def _forget(self) -> None:
+        self._table.zero_()
+        self._states = self._first_state
+        self._episode: list[_Step] = []
+
+    def _act(self, obs: Int[Tensor, "N O"], step: int) -> Int[Tensor, " N"]:
+        """Epsilon-greedy."""
+        self._states = self._state_index(obs)
+        explores, tie, choice = self._draw(step, 3)
+        greedy = uniform_argmax(self._table.index_select(1, self._states), tie)
+        epsilon = self._config.epsilon(step // self._tasks.episode_length)
+        uniform = uniform_action(choice, self._space.num_actions)
+        return torch.where(explores < epsilon, uniform, greedy)
+
+    def _learn(self, actions: Int[Tensor, " N"], result: BatchedStep) -> None:
+        """One update in every table; after an episode, all of its updates once more, backwards."""
+        step = _Step(
+            actions * self._table.shape[1] + self._states,
+            result.reward,
+            self._state_index(result.next_obs),
+            result.terminated,
         )
-        self.q_values.zero_()
-        obs = self._tasks.reset()
-        for episode in range(self._config.num_episodes):
-            obs = self._train_episode(episode, obs, recorder)
-        return recorder.histories()
-
-    def _train_episode(
-        self, episode: int, obs: Int[Tensor, "N O"], recorder: HistoryRecorder
-    ) -> Int[Tensor, "N O"]:
-        """Act and learn for one episode, replay it backwards, return the next first observation."""
-        length = self._tasks.episode_length
-        count = length * _DRAWS_PER_STEP
-        draws = uniform_block(self._seeds, episode * count, count)
-        epsilon = self._config.epsilon(episode)
-        steps = []
-        for draw in draws.view(length, _DRAWS_PER_STEP, -1):
-            states = self._state_index(obs)
-            actions = self._act(states, epsilon, draw)
-            result = self._tasks.step(actions)
-            recorder.record(obs, actions, result)
-            step = (
-                states * self._space.num_actions + actions,
-                result.reward,
-                self._state_index(result.next_obs),
-                result.terminated,
-            )
-            self._learn(*step)
-            steps.append(step)
-            obs = result.obs
-        for step in reversed(steps):
-            self._learn(*step)
-        return obs
+        self._update(step)
+        self._episode.append(step)
+        if len(self._episode) == self._tasks.episode_length:
+            for past in reversed(self._episode):
+                self._update(past)
+            self._episode.clear()
 
     def _state_index(self, obs: Int[Tensor, "N O"]) -> Int[Tensor, " N"]:
-        """Row of ``q_values`` for each learner's observation."""
+        """Column of the table for each learner's observation."""
         return self._first_state + flat_observation(obs, self._space.observation_sizes)
 
-    def _act(
-        self, states: Int[Tensor, " N"], epsilon: float, draw: Float[Tensor, "3 N"]
-    ) -> Int[Tensor, " N"]:
-        """Epsilon-greedy, ties between best actions broken uniformly."""
-        values = self.q_values[states]
-        best = values == values.amax(dim=1, keepdim=True)
-        rank = best.cumsum(dim=1)
-        chosen = (draw[1] * rank[:, -1]).long() + 1
-        greedy = (rank >= chosen[:, None]).long().argmax(dim=1)
-        uniform = (draw[2] * self._space.num_actions).long()
-        return torch.where(draw[0] < epsilon, uniform, greedy)
+    def _update(self, step: _Step) -> None:
+        """Watkins' update of one entry in every learner's table."""
+        future = self._table.index_select(1, step.next_states).amax(dim=0) * ~step.terminated
+        flat = self._table.view(-1)
+        old = flat.index_select(0, step.entries)
+        target = step.reward + self._config.discount * future
+        flat.scatter_(0, step.entries, old + self._config.learning_rate * (target - old))
 
-    def _learn(
-        self,
-        index: Int[Tensor, " N"],
-        reward: Float[Tensor, " N"],
-        next_states: Int[Tensor, " N"],
-        terminated: Bool[Tensor, " N"],
-    ) -> None:
-        """One update of one entry in every learner's table."""
-        future = self.q_values[next_states].amax(dim=1) * ~terminated
-        flat = self.q_values.view(-1)
-        old = flat[index]
-        target = reward + self._config.discount * future
-        flat[index] = old + self._config.learning_rate * (target - old)
+
+@dataclass(frozen=True)
+class _Step:
+    """What an update needs: entries of the table in memory order, and columns of next states."""
+
+    entries: Int[Tensor, " N"]
+    reward: Float[Tensor, " N"]
+    next_states: Int[Tensor, " N"]
+    terminated: Bool[Tensor, " N"]
