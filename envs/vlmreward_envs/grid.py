@@ -48,6 +48,16 @@ def move(
     return (position + offset).clamp_(0, size - 1)
 
 
+def move_towards(
+    position: Int64[Tensor, "N 2"], target: Int64[Tensor, "N 2"]
+) -> Int64[Tensor, " N"]:
+    """Return the `Move` of a shortest way, sideways first; who has arrived stays."""
+    dx, dy = (target - position).unbind(dim=1)
+    sideways = torch.where(dx < 0, Move.LEFT, Move.RIGHT)
+    along = torch.where(dy < 0, Move.UP, Move.DOWN)
+    return torch.where(dx != 0, sideways, torch.where(dy != 0, along, Move.STAY))
+
+
 def cell_position(cells: Int64[Tensor, " N"], size: int) -> Int64[Tensor, "N 2"]:
     """Return (x, y) of numbered cells."""
     return torch.stack((cells % size, cells // size), dim=1)

@@ -110,6 +110,13 @@ def test_the_optimum_is_earned_by_walking_there_and_staying(config):
     assert torch.equal(earned, tasks.optimal_returns())
 
 
+@BOTH
+def test_optimal_actions_earn_the_optimum(config):
+    tasks = every_goal(config)
+    earned = sum(tasks.step(tasks.optimal_actions()).reward for _ in range(config.episode_length))
+    assert torch.equal(earned, tasks.optimal_returns())
+
+
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 4), min_size=20, max_size=20))
 def test_whoever_ignores_rewards_earns_exactly_20_of_81(actions):

@@ -244,3 +244,15 @@ def test_bad_rooms_are_refused():
         DarkKeyToDoorTasks(torch.tensor([6561]), one)
     with pytest.raises(ValueError, match=r"seeds of shape \(2,\), expected one for each of the 1"):
         DarkKeyToDoorTasks(one, torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("episode_length", [1, 4, 12])
+def test_optimal_actions_earn_the_optimum_of_every_task_over_all_starts(episode_length):
+    config = KeyToDoorConfig(size=3, episode_length=episode_length)
+    task_ids = torch.arange(config.num_tasks)
+    starts = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    tasks = DarkKeyToDoorTasks(task_ids.repeat(9), task_ids.repeat(9), config)
+    tasks.position = starts.repeat_interleave(config.num_tasks, dim=0)
+    earned = sum(tasks.step(tasks.optimal_actions()).reward for _ in range(episode_length))
+    optimum = tasks.optimal_returns()[: config.num_tasks]
+    assert torch.allclose(earned.view(9, -1).mean(dim=0), optimum)

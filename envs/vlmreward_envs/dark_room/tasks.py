@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmreward_envs.dark_room.rendering import draw_rooms
 from vlmreward_envs.episodes import EpisodicTasks
-from vlmreward_envs.grid import Move, cell_position, move
+from vlmreward_envs.grid import Move, cell_position, move, move_towards
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,10 @@ class DarkRoomTasks(EpisodicTasks):
         distance = (self.goal - self._centre).abs().sum(dim=1)
         most = 1 if self.config.pays_once else steps
         return (steps + 1 - distance).clamp(0, most).float()
+
+    def optimal_actions(self) -> Int64[Tensor, " N"]:
+        """Return the way to the goal, and at the goal to stay."""
+        return move_towards(self.position, self.goal)
 
     def render(self) -> UInt8[Tensor, "N H W 3"]:
         """Draw every room with its goal: a star, which turns grey when it pays no more."""

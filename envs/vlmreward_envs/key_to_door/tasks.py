@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmreward_envs import counter_rng
 from vlmreward_envs.episodes import EpisodicTasks
-from vlmreward_envs.grid import Move, cell_position, move
+from vlmreward_envs.grid import Move, cell_position, move, move_towards
 from vlmreward_envs.key_to_door.rendering import draw_rooms
 
 _START_STREAM = 0
@@ -137,6 +137,11 @@ class DarkKeyToDoorTasks(EpisodicTasks):
         to_door = (self.key - self.door).abs().sum(dim=1).clamp(min=1)
         paid = (to_key <= steps).float() + (to_key + to_door <= steps)
         return paid.mean(dim=0)
+
+    def optimal_actions(self) -> Int64[Tensor, " N"]:
+        """Return the way to the key, and with the key to the door."""
+        target = torch.where(self.has_key[:, None], self.door, self.key)
+        return move_towards(self.position, target)
 
     def render(self) -> UInt8[Tensor, "N H W 3"]:
         """Draw every room with its key and door."""
