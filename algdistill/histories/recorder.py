@@ -53,10 +53,7 @@ class HistoryRecorder:
         # Steps come for all learners at once, and histories go one by one. Turning a few steps
         # around at a time stays within the processor's caches.
         self._columns = [
-            *(
-                self._observations[..., component]
-                for component in range(len(space.observation_sizes))
-            ),
+            *np.moveaxis(self._observations, -1, 0),
             self._actions,
             self._rewards,
             self._env_rewards,

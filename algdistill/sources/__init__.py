@@ -4,7 +4,23 @@
 imported by its own name.
 """
 
+from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingConfig, UCB1Config
+from algdistill.sources.fleet import FleetConfig, SourceFleet
+from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
 from algdistill.sources.random_streams import uniform_block
 from algdistill.sources.tabular_q_learning import TabularQLearning, TabularQLearningConfig
 
-__all__ = ["TabularQLearning", "TabularQLearningConfig", "uniform_block"]
+__all__ = [
+    "UCB1",
+    "FleetConfig",
+    "NoisyOracle",
+    "NoisyOracleConfig",
+    "OracleTasks",
+    "SourceFleet",
+    "TabularQLearning",
+    "TabularQLearningConfig",
+    "ThompsonSampling",
+    "ThompsonSamplingConfig",
+    "UCB1Config",
+    "uniform_block",
+]
