@@ -11,8 +11,8 @@ import torch
 from head_data import BESIDE, HOLDING, Bench, goal_of
 from head_panels import EPISODE, LOOKS, along, direct_label, legend_below, rows_of, spread
 from plots import BLUE, GREY, drawing, png
-from vlmreward import CosineHead, Goal, GoalBaselineHead, SigmoidHead, ThresholdHead
-from vlmreward.evaluation import average_precision
+from vlmreward import CosineHead, Goal, GoalBaselineHead, RewardModel, SigmoidHead, ThresholdHead
+from vlmreward.evaluation import average_precision, fit_normalized_head
 from vlmreward.heads import Similarities
 
 COSINES_OF = {
@@ -79,6 +79,29 @@ def threshold(bench: Bench) -> bytes:
         for beta in THRESHOLDS:
             axes.axvline(beta, color=GREY, linewidth=1, zorder=0)
         axes.set(title="Errors on labelled frames", xlabel="threshold β", ylabel="% of frames")
+        return png(figure)
+
+
+def normalized(bench: Bench) -> bytes:
+    """Draw where the cosine lies for several goals, and where once it is normalised for each."""
+    with drawing((9.6, 3.6)) as figure:
+        left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.24, "wspace": 0.12})
+        for row, sentence in enumerate(COSINES_OF.values()):
+            seen = bench.labelled(sentence)
+            model = RewardModel(bench.encoder, Goal(sentence), CosineHead())
+            head = fit_normalized_head(model, seen.frames)
+            cosines = bench.similarities(Goal(sentence), seen.frames).goal
+            for axes, rewards in ((left, cosines), (right, head.reward(cosines))):
+                spread(axes, row - 0.16, rewards.numpy()[seen.labels], LOOKS[0])
+                spread(axes, row + 0.16, rewards.numpy()[~seen.labels], LOOKS[1])
+        for axes, rows in ((left, list(COSINES_OF)), (right, [""] * len(COSINES_OF))):
+            rows_of(axes, rows)
+            axes.set_xlabel("reward (* unseen in training)")
+        for label, look in zip(("goal true", "goal false"), LOOKS, strict=False):
+            left.plot([], [], linewidth=2.5, label=label, **look)
+        left.set_title("CosineHead: median, 5–95 %")
+        right.set_title("NormalizedHead, fitted to the same")
+        legend_below(left, 2)
         return png(figure)
 
 

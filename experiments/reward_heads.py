@@ -25,6 +25,7 @@ from vlmreward import (
     CosineHead,
     GoalBaselineHead,
     Head,
+    NormalizedHead,
     SigmoidHead,
     SoftmaxHead,
     ThresholdHead,
@@ -38,6 +39,7 @@ PAGES: dict[str, Callable[[Bench], bytes]] = {
     "goal_baseline": head_pictures.goal_baseline,
     "contrast": negatives_pictures.contrast,
     "sigmoid": head_pictures.sigmoid,
+    "normalized": head_pictures.normalized,
     "timings": goal_pictures.timings,
     "goals": goal_pictures.goals,
 }
@@ -85,6 +87,7 @@ def choices(scale: float) -> dict[str, Head]:
         "GoalBaselineHead(0.5)": GoalBaselineHead(0.5),
         "ContrastHead()": ContrastHead(),
         "SigmoidHead(100, −13)": SigmoidHead(scale, -0.13 * scale),
+        "NormalizedHead(…, 0.02, 0.09)": NormalizedHead(CosineHead(), 0.02, 0.09),
     }
 
 

@@ -23,6 +23,7 @@ from vlmreward.evaluation.curves import (
 from vlmreward.evaluation.epic import epic_distance
 from vlmreward.evaluation.grid import evaluate_grid
 from vlmreward.evaluation.grid_rows import GridReport, GridRow
+from vlmreward.evaluation.normalization import fit_normalized_head
 from vlmreward.evaluation.reliability import (
     ReliabilityCurve,
     expected_calibration_error,
@@ -62,6 +63,7 @@ __all__ = [
     "evaluate_grid",
     "evaluate_reward",
     "expected_calibration_error",
+    "fit_normalized_head",
     "fit_temperature",
     "kendall_correlation",
     "negative_log_likelihood",

@@ -23,7 +23,7 @@ from vlmreward.evaluation.grid_rows import GridReport, ScoredFrames, rank
 from vlmreward.evaluation.resampled import counts_of_rows
 from vlmreward.frames import PIXELS, Frames
 from vlmreward.goals import Goal
-from vlmreward.heads import Head, SigmoidHead, SoftmaxHead, ThresholdHead
+from vlmreward.heads import Head, NormalizedHead, SigmoidHead, SoftmaxHead, ThresholdHead
 from vlmreward.reward_model import GoalIndex, RewardModel
 
 HeadFor: TypeAlias = Head | Callable[[ImageTextEncoder], Head]
@@ -185,6 +185,6 @@ def _threshold(head: Head) -> float | None:
 
 
 def _gives_probabilities(head: Head) -> bool:
-    while isinstance(head, ThresholdHead):
+    while isinstance(head, ThresholdHead | NormalizedHead):
         head = head.head
     return isinstance(head, SoftmaxHead | SigmoidHead)

@@ -10,6 +10,7 @@ from vlmreward.heads.base import Head
 from vlmreward.heads.contrast import ContrastHead
 from vlmreward.heads.cosine import CosineHead
 from vlmreward.heads.goal_baseline import GoalBaselineHead
+from vlmreward.heads.normalized import NormalizedHead
 from vlmreward.heads.sigmoid import SigmoidHead
 from vlmreward.heads.softmax import SoftmaxHead
 from vlmreward.heads.threshold import ThresholdHead
@@ -18,6 +19,7 @@ _KINDS: dict[str, type[Any]] = {
     "contrast": ContrastHead,
     "cosine": CosineHead,
     "goal_baseline": GoalBaselineHead,
+    "normalized": NormalizedHead,
     "sigmoid": SigmoidHead,
     "softmax": SoftmaxHead,
     "threshold": ThresholdHead,

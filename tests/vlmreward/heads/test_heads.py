@@ -14,6 +14,7 @@ from vlmreward.heads import (
     CosineHead,
     GoalBaselineHead,
     Head,
+    NormalizedHead,
     SigmoidHead,
     Similarities,
     SoftmaxHead,
@@ -26,6 +27,8 @@ HEADS = [
     ContrastHead(),
     CosineHead(),
     GoalBaselineHead(0.5),
+    NormalizedHead(CosineHead(), 0.25, 0.05),
+    NormalizedHead(GoalBaselineHead(1.0), -0.5, 2.0),
     SigmoidHead(10.0, -3.0),
     SoftmaxHead(0.05),
     ThresholdHead(SoftmaxHead(0.05), 0.5),
@@ -134,6 +137,35 @@ def test_contrast_with_one_negative_is_a_difference():
 def test_bad_sigmoids_are_refused(scale, bias):
     with pytest.raises(ValueError, match="positive scale and a finite bias"):
         SigmoidHead(scale, bias)
+
+
+@given(
+    rewards=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8),
+    mean=st.floats(-1, 1),
+    std=st.floats(0.01, 10),
+)
+def test_a_normalized_reward_is_affine_and_its_score_the_other_heads(rewards, mean, std):
+    score = torch.tensor(rewards)
+    head = NormalizedHead(CosineHead(), mean, std)
+    expected = (np.float64(rewards) - mean) / std
+    np.testing.assert_allclose(head.reward(score).numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(head.score(Similarities.of(score)), score)
+    # So a threshold around it means what it meant without it.
+    outer = ThresholdHead(head, 0.25)
+    assert torch.equal(outer.reward(score), ThresholdHead(CosineHead(), 0.25).reward(score))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))]
+)
+def test_bad_scales_are_refused(mean, std):
+    with pytest.raises(ValueError, match="finite mean and a positive std"):
+        NormalizedHead(CosineHead(), mean, std)
+
+
+def test_a_binary_reward_is_not_normalized():
+    with pytest.raises(ValueError, match="pays 0 or 1, which is a scale already"):
+        NormalizedHead(ThresholdHead(CosineHead(), 0.5), 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
