@@ -8,11 +8,14 @@ Axes: `H` height, `W` width in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
@@ -212,6 +215,25 @@ def draw_fast(env: Any) -> None:
 def _compiles_its_model_anew(env: Any) -> bool:
     """Tells dm_control's Composer, which forgets at every reset what was changed in the model."""
     return hasattr(getattr(env, "task", None), "root_entity")
+
+
+def _load_triton_apart() -> None:
+    """Keeps Triton from taking symbols of its own LLVM from that of a software renderer.
+
+    Where the renderer is loaded first, as importing dm_control does, torchvision and Torch's
+    compiler would crash the process.
+    """
+    maps = Path("/proc/self/maps")
+    if "OpenGL" not in sys.modules or not maps.exists() or "libLLVM" not in maps.read_text():
+        return
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
+    sys.setdlopenflags(flags)
+
+
+_load_triton_apart()
 
 
 # Meta-World. Its cameras named "corner" are mounted upside down.

@@ -1,6 +1,5 @@
-import os
-import subprocess
-import sys
+"""On scripted environments. `../test_dm_control.py` has real ones."""
+
 import unittest
 import warnings
 
@@ -344,57 +343,3 @@ def test_closing_closes_the_environment():
     with DmEnvVLMReward(inner, reward_model_of()) as environment:
         environment.reset()
     assert inner.closed
-
-
-ON_DM_CONTROL = """
-import sys
-import numpy as np
-# Torch's compiler, loaded after a software renderer, crashes the process.
-from vlmreward import CosineHead, FakeEncoder, Goal, RewardModel
-from vlmreward.wrappers.dm_env import DmEnvVLMReward
-
-try:
-    from dm_control import suite
-    from dm_control.suite.wrappers import pixels
-    inner = suite.load("cartpole", "balance", task_kwargs={"random": 0})
-    inner.physics.render(64, 64, camera_id=0)
-except Exception as error:
-    print(f"dm_control does not render here: {type(error).__name__}: {error}")
-    sys.exit(77)
-
-reward_model = RewardModel(FakeEncoder(), Goal("a blue room"), CosineHead())
-render = lambda env: env.physics.render(64, 64, camera_id=0)
-seen = pixels.Wrapper(inner, render_kwargs={"height": 64, "width": 64, "camera_id": 0},
-                      pixels_only=False)
-for environment in (
-    DmEnvVLMReward(inner, reward_model, render=render, observe_goal=True),
-    DmEnvVLMReward(seen, reward_model),
-):
-    environment.reset()
-    for time in range(1, 1001):
-        step = environment.step(np.zeros(1) if time < 1000 else np.ones(1))
-        if time in (1, 500, 1000):
-            frame = render(inner)
-            assert step.reward == reward_model(frame[None]).numpy()[0], time
-            environment.reward_spec().validate(step.reward)
-            assert 0 <= environment.last_info["env_reward"] <= 1
-        assert step.last() == (time == 1000)
-    assert step.discount == 1.0
-    assert environment.step(np.zeros(1)).first()
-"""
-
-
-def test_a_real_dm_control_environment_is_paid_for_what_it_shows():
-    """In a process of its own: its renderer and Gymnasium's MuJoCo spoil each other's frames."""
-    pytest.importorskip("dm_control", reason="dm_control is not installed")
-    result = subprocess.run(
-        [sys.executable, "-c", ON_DM_CONTROL],
-        env={"MUJOCO_GL": "egl", "OMP_NUM_THREADS": "1", **os.environ},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    if result.returncode == 77:
-        pytest.skip(result.stdout.strip())
-    assert result.returncode == 0, result.stderr
