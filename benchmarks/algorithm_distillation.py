@@ -7,25 +7,41 @@ Prints one row for each measurement; with ``--json`` one object ``{"rows": [...]
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import zarr
-from timing import Row, rate, row, show
+from dark_room import PlainDarkRoom
+from timing import Row, interleaved, rate, row, show
 from torch import Tensor, nn
 
 from algdistill.agents import InContextAgent
 from algdistill.histories import HistoryStore, LearningHistory, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig
-from algdistill.sources import TabularQLearning, TabularQLearningConfig
+from algdistill.sources import (
+    UCB1,
+    NoisyOracle,
+    NoisyOracleConfig,
+    SourceFleet,
+    TabularQLearning,
+    TabularQLearningConfig,
+    ThompsonSampling,
+    ThompsonSamplingConfig,
+    UCB1Config,
+)
 from algdistill.tasks import TaskSpace
 from algdistill.tasks_fake import GridTasks, dark_room_tasks
 from algdistill.timesteps import TimestepBatch
 from algdistill.training import action_loss
+from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_probabilities
+from vlmreward_envs.dark_room import DarkRoomTasks
 
 CONTEXT = 80
+NUM_LEARNERS = 2600
 
 
 def collect(num_learners: int, num_episodes: int) -> list[LearningHistory]:
@@ -36,19 +52,59 @@ def collect(num_learners: int, num_episodes: int) -> list[LearningHistory]:
     return TabularQLearning(tasks, config, torch.arange(num_learners)).train()
 
 
-def fleet_row() -> Row:
-    """Steps of source learners."""
+def one_learner_in_a_loop(num_episodes: int) -> int:
+    """One Q-learner in one Gymnasium environment, its table an array, its steps in lists.
 
-    def steps(num_learners: int) -> Callable[[], int]:
-        return lambda: sum(len(history) for history in collect(num_learners, 10))
+    It updates once a step; the fleet, which replays its episodes, twice.
+    """
+    rng = np.random.default_rng(0)
+    env = PlainDarkRoom((7, 1))
+    table = np.zeros((9, 9, 5))
+    observations, actions, rewards = [], [], []
+    for episode in range(num_episodes):
+        epsilon = max(1.0 - 2.0 * episode / num_episodes, 0.0)
+        obs, _ = env.reset()
+        truncated = False
+        while not truncated:
+            values = table[obs[0], obs[1]]
+            explores = rng.random() < epsilon
+            action = int(
+                rng.integers(5) if explores else rng.choice(np.flatnonzero(values == values.max()))
+            )
+            next_obs, reward, _, truncated, _ = env.step(action)
+            target = reward + 0.9 * table[next_obs[0], next_obs[1]].max()
+            table[obs[0], obs[1], action] += target - values[action]
+            observations.append(obs)
+            actions.append(action)
+            rewards.append(reward)
+            obs = next_obs
+    return len(observations)
 
-    return row(
-        "Q-learning fleet, 2,000 learners",
-        "steps/s",
-        rate(steps(2000)),
-        "one learner",
-        rate(steps(1)),
+
+def source_rows() -> list[Row]:
+    """Steps of source learners, recorded: the processor's seconds in the fastest of some rounds."""
+    ids = torch.arange(NUM_LEARNERS)
+    rooms = DarkRoomTasks(ids % 81)
+    bandits = AdversarialBanditTasks(ids, ids, draw_arm_probabilities(ids))
+    fleets = {
+        "Q-learning": TabularQLearning(rooms, TabularQLearningConfig(), ids),
+        "noisy oracle": NoisyOracle(rooms, NoisyOracleConfig(), ids),
+        "UCB1": UCB1(bandits, UCB1Config(), ids),
+        "Thompson sampling": ThompsonSampling(bandits, ThompsonSamplingConfig(), ids),
+    }
+
+    def train(fleet: SourceFleet[Any]) -> Callable[[], int]:
+        return lambda: sum(len(history) for history in fleet.train())
+
+    baseline = "one Q-learner in a loop"
+    works = {f"{name}, {NUM_LEARNERS:,}": train(fleet) for name, fleet in fleets.items()}
+    speeds = interleaved(
+        {baseline: lambda: one_learner_in_a_loop(400), **works},
+        num_rounds=5,
+        clock=time.process_time,
     )
+    plain = speeds.pop(baseline)
+    return [row(name, "steps/CPU-s", speed, baseline, plain) for name, speed in speeds.items()]
 
 
 def store_rows(histories: list[LearningHistory]) -> list[Row]:
@@ -195,7 +251,7 @@ def main() -> None:
         torch.Generator().manual_seed(0),
     )
     rows = [
-        fleet_row(),
+        *source_rows(),
         *store_rows(histories),
         training_row(model, histories),
         acting_row(model),
