@@ -3,10 +3,13 @@
     python benchmarks/reward_throughput.py [--as-json]
 
 Weights are random; they do not change the speed. Every ratio is of two things that took turns in
-this run. The int8 row needs torchao and a CPU.
+this run. The int8 rows need torchao and a CPU, those of torch.compile a C++ compiler and minutes.
 """
 
 import importlib.util
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -179,6 +182,28 @@ def quantised(architecture: str, frames: Frames, num_rounds: int) -> Row:
     return row("int8", "frames/s", speed["int8"], "fp32", speed["fp32"])
 
 
+def compiled(frames: Frames, num_rounds: int, label: str, **settings: Any) -> list[Row]:
+    """A tower that torch.compile made faster or not, and how long that took without its cache."""
+    encoders, seconds = {}, {}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        for kind, compile in (("eager", False), ("compiled", True)):
+            began = time.perf_counter()
+            encoders[kind] = load_encoder(**settings, compile=compile)
+            seconds[kind] = time.perf_counter() - began
+        works = {
+            kind: lambda encoder=encoder: finish(encoder.encode_obs({"pixels": frames}))
+            for kind, encoder in encoders.items()
+        }
+        speed = interleaved(works, num_rounds)
+    return [
+        row(f"compile, {label}", "frames/s", speed["compiled"], "not compiled", speed["eager"]),
+        row(
+            f"loading with compile, {label}", "s", seconds["compiled"], "without", seconds["eager"]
+        ),
+    ]
+
+
 def roll_out(encoder: OpenCLIPEncoder, num_steps: int) -> Row:
     """A random agent in a small MiniGrid; both pay the same, bit for bit, or this fails."""
     envs = [gym.make("MiniGrid-Empty-5x5-v0", render_mode="rgb_array") for _ in range(NUM_ENVS)]
@@ -255,6 +280,14 @@ def main(
     ]
     if importlib.util.find_spec("torchao"):
         rows.append(quantised(architecture, batch, num_rounds))
+    if shutil.which(os.environ.get("CXX", "g++")):
+        vit = {"name": architecture, "pretrained": "random"}
+        small = np.ascontiguousarray(batch[:, :96, :96])
+        rows += compiled(batch, num_rounds, architecture, device=device, **vit)
+        rows += compiled(small, 8 * num_rounds, "playroom", device=device, name="playroom")
+        if importlib.util.find_spec("torchao"):
+            int8 = {"device": "cpu", "precision": "int8"}
+            rows += compiled(batch, num_rounds, f"{architecture} in int8", **int8, **vit)
     rows.append(roll_out(encoder, num_steps))
     show(rows, as_json=as_json)
 
