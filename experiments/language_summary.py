@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algdistill.evaluation import Interval, bootstrap_interval, interquartile_mean, mean_return
+from algdistill.evaluation import Interval, bootstrap_interval, interquartile_mean
 from language_task import LanguageTask
 from reward_agents import PAID_BY, PaidBy
 from run_folder import Arrays, RunFolder, machine, versions
@@ -111,7 +111,10 @@ def offline_summary(results: Results) -> dict[str, Any]:
 
 
 def agents_summary(results: Results) -> dict[str, Any]:
-    """Return the ground truth that agents reach after training, and random actions."""
+    """Return the ground truth that agents reach after training, and random actions.
+
+    With fewer than four seeds the interquartile mean is the mean.
+    """
     measure = results.measure
     found: dict[str, Any] = {
         "measure": "ground-truth " + ("success" if measure == "success" else "return"),
@@ -125,13 +128,13 @@ def agents_summary(results: Results) -> dict[str, Any]:
                 for (name, by, _), run in results.agents.items()
                 if (name, by) == (algorithm, paid_by)
             ]
-            episodes = np.stack([run[measure] for run in runs]).astype(np.float64)
+            of_seeds = np.array([run[measure].mean() for run in runs], dtype=np.float64)
             found[algorithm][paid_by] = {
-                "mean": _as_dict(bootstrap_interval(episodes[..., None], mean_return, seed=0)),
+                # Episodes of one agent share its luck: seeds are drawn anew, not episodes.
                 "interquartile_mean": _as_dict(
-                    bootstrap_interval(episodes[..., None], interquartile_mean, seed=0)
+                    bootstrap_interval(of_seeds[:, None, None], interquartile_mean, seed=0)
                 ),
-                "of_seeds": episodes.mean(axis=1).tolist(),
+                "of_seeds": of_seeds.tolist(),
                 "vlm_return": float(np.mean([run["vlm_returns"] for run in runs])),
             }
     return found

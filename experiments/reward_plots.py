@@ -3,7 +3,8 @@
 Shapes: T time steps, N frames, S seeds, K points of a curve, H W C an image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -125,3 +126,54 @@ def _histograms(
         )
     axes.set(xlabel="VLM score", ylabel="share of frames (density)")
     axes.legend(loc="best")
+
+
+@dataclass(frozen=True)
+class AgentScore:
+    """What agents of one algorithm reach in the ground truth, and random actions beside them.
+
+    Attributes:
+        label: Environment and algorithm.
+        of_seeds: Each agent's mean, by what it was paid (``vlm`` or ``env``).
+        random: The same of random actions.
+        best: A reward of 1 at every step, or in every episode.
+    """
+
+    label: str
+    of_seeds: Mapping[str, Sequence[float]]
+    random: float
+    best: float
+
+
+def agents_by_environment(scores: Sequence[AgentScore]) -> bytes:
+    """Draw how far agents get on either reward, as a share of a reward of 1 at every step."""
+    with drawing((7.6, 0.62 * len(scores) + 1.2)) as figure:
+        axes = figure.subplots()
+        looks = {"vlm": (BLUE, "o", -0.14), "env": (VERMILION, "s", 0.14)}
+        names = {"vlm": "trained on VLM reward", "env": "trained on the true reward"}
+        for row, score in enumerate(scores):
+            for paid_by, (color, marker, shift) in looks.items():
+                shares = np.array(score.of_seeds[paid_by]) / score.best
+                places = np.full(len(shares), row + shift)
+                axes.plot(shares, places, marker, color=color, alpha=0.45, markersize=5)
+                axes.plot(
+                    shares.mean(),
+                    row + shift,
+                    "|",
+                    color=color,
+                    markersize=13,
+                    markeredgewidth=2.5,
+                )
+            axes.plot(score.random / score.best, row, "x", color=GREY, markersize=7)
+        for paid_by, (color, marker, _) in looks.items():
+            axes.plot([], [], marker, color=color, label=f"{names[paid_by]} (bar: mean of seeds)")
+        axes.plot([], [], "x", color=GREY, label="random actions")
+        axes.set(
+            yticks=range(len(scores)),
+            yticklabels=[score.label for score in scores],
+            xlim=(-0.03, 1.03),
+            ylim=(len(scores) - 0.5, -0.5),
+            xlabel="share of steps the truth rewards (BabyAI: of episodes with success)",
+        )
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14))
+        return png(figure)
