@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +186,22 @@ def test_the_humanoid_is_named_by_the_height_of_its_torso():
     assert humanoid._PROMPTS[humanoid._posture(1.4)] == humanoid.GOAL.prompts[0]
     assert humanoid._PROMPTS[humanoid._posture(0.99)] == "a humanoid robot falling over"
     assert humanoid._PROMPTS[humanoid._posture(0.05)] == "a humanoid robot lying on the ground"
+
+
+@pytest.mark.parametrize(
+    "name", ["cartpole", "mountain_car", "humanoid", "dm_control_reacher", "babyai"]
+)
+def test_committed_results_say_how_they_were_made_and_the_truth_beside_them(name):
+    results = Path(language_rewards.__file__).parent / "results"
+    found = json.loads((results / f"{name}.json").read_text())
+    assert found["command"] == f"python experiments/{name}.py"
+    assert found["versions"]["torch"]
+    assert "cores" in found["machine"]
+    assert sum(found["seconds"].values()) > 60
+    assert np.isfinite(found["agents"]["random"])
+    for algorithm in found["settings"]["algorithms"]:
+        for paid_by in ("vlm", "env"):
+            agent = found["agents"][algorithm][paid_by]
+            assert len(agent["of_seeds"]) == found["settings"]["sizes"]["agent_seeds"]
+            interval = agent["interquartile_mean"]
+            assert interval["low"] <= interval["value"] <= interval["high"]
