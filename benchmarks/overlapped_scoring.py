@@ -121,8 +121,11 @@ def main(
         load_encoder(encoder, pretrained=pretrained, device=device), GOAL, CosineHead()
     )
 
+    bases: list[VecEnv] = []
+
     def base() -> VecEnv:
-        return (SubprocVecEnv if subprocesses else DummyVecEnv)([make_env] * num_envs)
+        bases.append((SubprocVecEnv if subprocesses else DummyVecEnv)([make_env] * num_envs))
+        return bases[-1]
 
     def now() -> VecEnv:
         return VecVLMReward(base(), reward_model)
@@ -144,6 +147,8 @@ def main(
         },
         num_rounds,
     )
+    for venv in bases:
+        venv.close()
     baseline = "VecVLMReward"
     show(
         [

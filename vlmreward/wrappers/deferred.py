@@ -1,4 +1,4 @@
-"""Rewards that are worked out later: many steps in one batch, in a thread beside the environments.
+"""Rewards that are worked out later: many steps in one batch, while the environments go on.
 
 Axes: `D` width of the embedding.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,25 @@ from vlmreward.reward_stream import RewardStream, StreamStep
 from vlmreward.step_plan import PlannedStep
 
 _MAX_IN_FLIGHT = 2  # one batch that is being encoded, and one that waits behind it
+
+
+class _AtOnce(Executor):
+    """Calls what is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # as from a thread, whoever asks for the result gets it
+            future.set_exception(error)
+        return future
+
+
+def executor_for(device: torch.device) -> Executor:
+    """Returns where an encoder works: in a thread, or at once on a device that does not wait."""
+    if device.type == "cpu":
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="vlmreward-encoder")
+    return _AtOnce()
 
 
 class DeferredStep:
@@ -67,11 +87,12 @@ class DeferredStep:
 
 
 class DeferredScoring:
-    """Encodes the frames of many steps in one batch, in a thread of its own, and pays in order.
+    """Encodes the frames of many steps in one batch, beside whoever steps, and pays in order.
 
     Rewards are those of `RewardStream.step`, bit for bit where the batches are the same and to
-    what the encoder resolves where they are larger. Steps are added, and paid, by one thread; only
-    `RewardStream.encode` runs in the other. torch lets other threads run while it computes.
+    what the encoder resolves where they are larger. An encoder on a CPU works in a thread of its
+    own, which torch lets run while it computes. One on another device is called at once, which only
+    hands it its work: nobody waits until the result is asked for.
 
     At most three batches of frames are held. When a fourth is due, `add` waits for the first.
 
@@ -102,7 +123,7 @@ class DeferredScoring:
             raise ValueError(f"expected a positive batch_size, got {batch_size}")
         self.batch_size = batch_size
         self._stream = stream
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vlmreward-encoder")
+        self._executor = executor_for(stream.reward_model.encoder.device)
         self._open: list[DeferredStep] = []
         self._num_open = 0
         self._in_flight: deque[tuple[list[DeferredStep], Future[list[torch.Tensor]]]] = deque()
@@ -135,17 +156,17 @@ class DeferredScoring:
             self._pay_oldest()
 
     def close(self) -> None:
-        """Gives up what is pending, and ends the thread."""
+        """Gives up what is pending."""
         self._open, self._num_open = [], 0
         self._in_flight.clear()
-        self._thread.shutdown(cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)
 
     def _hand_over(self) -> None:
         while len(self._in_flight) >= _MAX_IN_FLIGHT:
             self._pay_oldest()
         steps, self._open, self._num_open = self._open, [], 0
         planned = [step.planned for step in steps]
-        self._in_flight.append((steps, self._thread.submit(self._stream.encode, planned)))
+        self._in_flight.append((steps, self._executor.submit(self._stream.encode, planned)))
 
     def _pay_oldest(self) -> None:
         steps, encoded = self._in_flight[0]

@@ -28,8 +28,8 @@ PENDING = "vlm_pending"
 class DeferredVecVLMReward(VecVLMReward):
     """A `VecVLMReward` whose rewards are there when an off-policy learner samples them.
 
-    Frames are collected, encoded `batch_size` at a time in a thread of their own while the
-    environments go on, and paid as `VecVLMReward` would have paid them. Give the learner a replay
+    Frames are collected, encoded `batch_size` at a time while the environments go on (see
+    `DeferredScoring`), and paid as `VecVLMReward` would have paid them. Give the learner a replay
     buffer that fills rewards in, `DeferredDictReplayBuffer`, or `DeferredReplayBuffer` where
     observations are no dict:
 
@@ -42,8 +42,8 @@ class DeferredVecVLMReward(VecVLMReward):
 
     Args:
         venv: See `VecVLMReward`.
-        reward_model: Pays. Its encoder works in another thread: a `CachedEncoder`, which is for one
-            thread, must not be shared with a second wrapper.
+        reward_model: Pays. On a CPU its encoder works in another thread: a `CachedEncoder`, which
+            is for one thread, must not be shared with a second wrapper.
         goal_index: See `VecVLMReward`.
         batch_size: How many frames make a batch.
         terminate_on_success: False, or None where the reward is not binary: success cannot end an

@@ -8,7 +8,8 @@ import torch
 
 from vlmreward import CosineHead, FakeEncoder, Goal, RewardModel, RewardTiming
 from vlmreward.reward_stream import RewardStream
-from vlmreward.wrappers.deferred import DeferredScoring
+from vlmreward.wrappers import deferred
+from vlmreward.wrappers.deferred import DeferredScoring, executor_for
 
 GOALS = [Goal("a red room"), Goal("a blue room")]
 NUM_ENVS = 3
@@ -80,8 +81,25 @@ def frame(value):
     return {"pixels": np.full((NUM_ENVS, 4, 4, 3), value, np.uint8)}
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device_type(request, monkeypatch):
+    """Lets the encoder work as it would on a device; it is on the CPU in truth."""
+    executor = executor_for(torch.device(request.param))
+    monkeypatch.setattr(deferred, "executor_for", lambda device: executor)
+    return request.param
+
+
+def test_another_device_is_handed_its_work_by_whoever_steps():
+    for device_type, is_caller in (("cpu", False), ("cuda", True), ("mps", True)):
+        executor = executor_for(torch.device(device_type))
+        future = executor.submit(threading.get_ident)
+        assert (future.result(60) == threading.get_ident()) == is_caller
+        executor.shutdown()
+
+
 @pytest.mark.parametrize("timing", TIMINGS, ids=repr)
 @pytest.mark.parametrize("batch_size", [1, 10, 1000])
+@pytest.mark.usefixtures("device_type")
 def test_every_step_is_paid_as_if_at_once_and_in_order(timing, batch_size):
     encoder = BatchSensitiveEncoder() if batch_size == 1 else FakeEncoder()
     stream = make_stream(encoder, timing)
@@ -149,6 +167,7 @@ def test_no_more_than_three_batches_are_held():
     scoring.close()
 
 
+@pytest.mark.usefixtures("device_type")
 def test_what_the_encoder_raises_reaches_whoever_waits():
     class Failing(FakeEncoder):
         def encode_obs(self, obs):

@@ -7,6 +7,7 @@ infos is still in the reward's own unit.
 
 import functools
 
+import dm_env
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -17,8 +18,17 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecExtractDictObs, VecNormalize
 
-from vlmreward import CosineHead, FakeEncoder, Goal, RewardModel, RewardTiming, ThresholdHead
+from vlmreward import (
+    CosineHead,
+    FakeEncoder,
+    Goal,
+    NormalizedHead,
+    RewardModel,
+    RewardTiming,
+    ThresholdHead,
+)
 from vlmreward.wrappers import VectorVLMReward, VLMReward
+from vlmreward.wrappers.dm_env import DmEnvVLMReward
 from vlmreward.wrappers.sb3 import VecVLMReward
 
 pytestmark = pytest.mark.filterwarnings("ignore::vlmreward.guard.RewardDesignWarning")
@@ -186,6 +196,43 @@ class TestVectorEnvironments:
         for step, own in zip(self.play(envs), raw, strict=True):
             np.testing.assert_allclose(step[0], own[0] / np.sqrt(before + 1e-8))
         assert trained.return_rms.var == before
+
+
+class DmEnv(dm_env.Environment):
+    """The same noise for `dm_env`."""
+
+    def __init__(self):
+        self.inner = NoiseEnv()
+
+    def reset(self):
+        return dm_env.restart(self.inner.reset()[0])
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = self.inner.step(action)
+        if terminated or truncated:
+            return dm_env.termination(reward, obs) if terminated else dm_env.truncation(reward, obs)
+        return dm_env.transition(reward, obs)
+
+    def observation_spec(self):
+        return {"pixels": dm_env.specs.Array((4, 4, 3), np.uint8)}
+
+    def action_spec(self):
+        return dm_env.specs.Array((1,), np.float32)
+
+
+def test_dm_env_is_paid_on_the_scale_of_a_normalized_head():
+    head = NormalizedHead(DENSE, mean=0.5, std=0.1)
+    raw, scaled = (DmEnvVLMReward(DmEnv(), reward_model_of(h)) for h in (DENSE, head))
+    num_paid = 0
+    for _ in range(NUM_STEPS):
+        own, step = raw.step(np.zeros(1)), scaled.step(np.zeros(1))
+        assert own.step_type == step.step_type
+        if not step.first():
+            assert step.reward == pytest.approx((own.reward - 0.5) / 0.1, abs=1e-5)
+            assert scaled.last_info["env_reward"] == 7.0
+            assert scaled.last_info["vlm_score"] == raw.last_info["vlm_score"]
+            num_paid += 1
+    assert num_paid > 30
 
 
 class TestStableBaselines:
