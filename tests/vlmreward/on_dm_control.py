@@ -1,4 +1,4 @@
-"""Rewards on real dm_control. `test_dm_control.py` runs this in a process of its own."""
+"""Rewards on real dm_control. `../test_dm_control.py` runs this in a process of its own."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""On scripted environments. `../test_dm_control.py` has real ones."""
+"""On scripted environments. `../on_dm_control.py` has real ones."""
 
 import unittest
 import warnings

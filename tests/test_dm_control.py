@@ -1,7 +1,4 @@
-"""Real dm_control, in a process of its own: it chooses how to draw when it is imported.
-
-Torch's compiler, loaded after a software renderer, crashes the process.
-"""
+"""Real dm_control, in processes of its own: it chooses how to draw when it is imported."""
 
 import importlib.util
 import os
@@ -34,19 +31,27 @@ def execute(arguments, backend, folder):
     )
 
 
-@pytest.mark.timeout(1200)
-def test_what_on_dm_control_says(tmp_path):
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory):
+    """Which graphics library dm_control can draw with here; none is "disable"."""
     for package in ("dm_control", "shimmy"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
+    folder = tmp_path_factory.mktemp("probe")
     chosen = os.environ.get("MUJOCO_GL")
     candidates = [chosen] if chosen else ["egl", "osmesa"]
-    draws = (c for c in candidates if execute(["-c", PROBE], c, tmp_path).returncode == 0)
-    backend = next(draws, "disable")
-    script = Path(__file__).with_name("on_dm_control.py")
-    config = Path(__file__).parents[2] / "setup.cfg"
-    pytest_on = ["-m", "pytest", "-n", "0", "-q", "-c", str(config), str(script)]
-    done = execute([*pytest_on, "-p", "no:cacheprovider"], backend, tmp_path)
+    draws = (c for c in candidates if execute(["-c", PROBE], c, folder).returncode == 0)
+    return next(draws, "disable")
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "script", ["vlmreward/on_dm_control.py", "experiments/on_dm_control_reacher.py"]
+)
+def test_what_is_said_of_dm_control(script, backend, tmp_path):
+    tests = Path(__file__).parent
+    config = ["-c", str(tests.parent / "setup.cfg"), "-n", "0", "-p", "no:cacheprovider"]
+    done = execute(["-m", "pytest", *config, str(tests / script)], backend, tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     if backend == "disable":
         pytest.skip(INSTALL)
