@@ -133,7 +133,7 @@ def _make_context_current(env: Any) -> None:
 def _free_apart(env: Any, frame: UInt8[NDArray[Any], "H W 3"]) -> UInt8[NDArray[Any], "H W 3"]:
     """Keeps the end of a viewer from freeing another's textures, which have the same numbers."""
     viewer = env.mujoco_renderer.viewer
-    if viewer not in _viewers_apart:
+    if viewer is not None and viewer not in _viewers_apart:
         _viewers_apart.add(viewer)
         make_context = type(viewer.opengl_context)
         end = weakref.finalize(viewer, _free_in_a_context_of_its_own, viewer.con, make_context)
