@@ -1,6 +1,7 @@
 """The one face `algdistill` asks of a set of tasks: many of them, stepped together.
 
-Axis letters: ``N`` tasks, ``O`` components of a symbolic observation.
+Axis letters: ``N`` tasks, ``O`` components of a symbolic observation, ``*obs`` the shape of any
+observation, ``*action`` that of an action (none where actions are discrete).
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from algdistill.spaces import TaskSpace
+
+__all__ = ["BatchedStep", "BatchedTasks", "StepResult", "TaskSpace", "flat_observation"]
 
 
 @runtime_checkable
@@ -25,12 +30,12 @@ class BatchedStep(Protocol):
     """
 
     @property
-    def obs(self) -> Int[Tensor, "N O"]:
+    def obs(self) -> Shaped[Tensor, " N *obs"]:
         """The observation to act on next."""
         ...
 
     @property
-    def next_obs(self) -> Int[Tensor, "N O"]:
+    def next_obs(self) -> Shaped[Tensor, " N *obs"]:
         """The observation the action led to, as a learning update needs it.
 
         It differs from `obs` only on rows that ended.
@@ -62,8 +67,8 @@ class BatchedStep(Protocol):
 class StepResult:
     """A `BatchedStep` as plain data."""
 
-    obs: Int[Tensor, "N O"]
-    next_obs: Int[Tensor, "N O"]
+    obs: Shaped[Tensor, " N *obs"]
+    next_obs: Shaped[Tensor, " N *obs"]
     reward: Float[Tensor, " N"]
     env_reward: Float[Tensor, " N"]
     terminated: Bool[Tensor, " N"]
@@ -72,21 +77,16 @@ class StepResult:
 
 @runtime_checkable
 class BatchedTasks(Protocol):
-    """``N`` tasks with one observation and action space, stepped together on one device."""
+    """``N`` tasks with one observation and action space, stepped together on one device.
+
+    Beside the members below, tasks say what they show and take: ``observation_sizes`` (symbolic) or
+    ``observation_shape`` and ``observation_dtype``; ``num_actions`` (discrete) or ``action_dim``.
+    `TaskSpace.of` reads them.
+    """
 
     @property
     def num_tasks(self) -> int:
         """``N``."""
-        ...
-
-    @property
-    def num_actions(self) -> int:
-        """Size of the discrete action space."""
-        ...
-
-    @property
-    def observation_sizes(self) -> tuple[int, ...]:
-        """Number of values of each observation component (as in `MultiDiscrete`)."""
         ...
 
     @property
@@ -104,11 +104,11 @@ class BatchedTasks(Protocol):
         """Where observations and rewards live, and where actions are expected."""
         ...
 
-    def reset(self) -> Int[Tensor, "N O"]:
+    def reset(self) -> Shaped[Tensor, " N *obs"]:
         """Start over with the first episode of every task; chance repeats itself as well."""
         ...
 
-    def step(self, actions: Int[Tensor, " N"]) -> BatchedStep:
+    def step(self, actions: Shaped[Tensor, " N *action"]) -> BatchedStep:
         """Take one action in every task; see `BatchedStep` for what happens at episode ends."""
         ...
 
@@ -121,30 +121,3 @@ def flat_observation(
     for component, size in enumerate(observation_sizes[1:], start=1):
         index = torch.add(obs[..., component], index, alpha=size)
     return index
-
-
-@dataclass(frozen=True)
-class TaskSpace:
-    """What tasks must share to be learned by one model: observation and action spaces.
-
-    Raises:
-        ValueError: If a size is below 1, there is no observation component, or fewer than two
-            actions.
-    """
-
-    observation_sizes: tuple[int, ...]
-    num_actions: int
-
-    def __post_init__(self) -> None:
-        if not self.observation_sizes or min(self.observation_sizes) < 1:
-            raise ValueError(
-                f"got observation_sizes={self.observation_sizes}, expected one size of at least 1 "
-                "for each component of the observation"
-            )
-        if self.num_actions < 2:
-            raise ValueError(f"got num_actions={self.num_actions}, expected at least 2")
-
-    @classmethod
-    def of(cls, tasks: BatchedTasks) -> TaskSpace:
-        """Read the space off a set of tasks."""
-        return cls(tuple(tasks.observation_sizes), tasks.num_actions)

@@ -1,6 +1,7 @@
 """What an agent knows when it is about to act, for many windows of experience at once.
 
-Axis letters: ``B`` batch of windows, ``T`` time steps, ``O`` observation components.
+Axis letters: ``B`` batch of windows, ``T`` time steps, ``*obs`` and ``*action`` the shapes of an
+observation and of an action.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 
@@ -17,15 +18,15 @@ class TimestepBatch:
     """What is known at each time step, before acting on it.
 
     Attributes:
-        obs: Symbolic observations.
-        prev_action: The action of the step before; ``num_actions`` where there is none, on the
-            very first step of a learning history.
+        obs: Observations, as the tasks show them.
+        prev_action: The action of the step before; where there is none, on the very first step of a
+            learning history, what the action space calls ``none``.
         prev_reward: What that action was paid; 0 where there is none.
         episode_start: Whether the observation is the first of an episode.
     """
 
-    obs: Int[Tensor, "B T O"]
-    prev_action: Int[Tensor, "B T"]
+    obs: Shaped[Tensor, "B T *obs"]
+    prev_action: Shaped[Tensor, "B T *action"]
     prev_reward: Float[Tensor, "B T"]
     episode_start: Bool[Tensor, "B T"]
 

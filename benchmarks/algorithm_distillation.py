@@ -247,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     histories = collect(500, 40)
     model = ADTransformer(
-        ADTransformerConfig(TaskSpace((9, 9), 5), context_length=CONTEXT),
+        ADTransformerConfig(TaskSpace.symbolic((9, 9), 5), context_length=CONTEXT),
         torch.Generator().manual_seed(0),
     )
     rows = [

@@ -61,16 +61,16 @@ class InContextAgent:
         length = config.context_length
         self._context = TimestepBatch(
             torch.zeros(
-                num_tasks, length, len(config.space.observation_sizes), dtype=torch.long,
-                device=device,
+                num_tasks, length, *config.space.observations.shape,
+                dtype=config.space.observations.dtype, device=device,
             ),
-            torch.zeros(num_tasks, length, dtype=torch.long, device=device),
+            config.space.actions.none(num_tasks, length, device=device),
             torch.zeros(num_tasks, length, device=device),
             torch.zeros(num_tasks, length, dtype=torch.bool, device=device),
         )  # fmt: skip
         self._num_steps = 0
         self._awaits_outcome = False
-        self._prev_action = torch.full((num_tasks,), config.space.num_actions, device=device)
+        self._prev_action = config.space.actions.none(num_tasks, device=device)
         self._prev_reward = torch.zeros(num_tasks, device=device)
         self._episode_start = torch.ones(num_tasks, dtype=torch.bool, device=device)
 

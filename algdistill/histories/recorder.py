@@ -1,6 +1,6 @@
 """Turn the steps of a batch of source learners into learning histories.
 
-Axis letters: ``N`` learners, ``O`` components of an observation.
+Axis letters: ``N`` learners, ``*obs`` and ``*action`` the shapes of an observation and an action.
 """
 
 from __future__ import annotations
@@ -8,18 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
 from algdistill.tasks import BatchedStep, TaskSpace
 
 _STEPS_TURNED_AT_ONCE = 64
-
-
-def smallest_unsigned(size: int) -> np.dtype[np.unsignedinteger]:
-    """Smallest type that holds ``0 … size - 1`` without loss."""
-    return np.min_scalar_type(size - 1)
 
 
 class HistoryRecorder:
@@ -44,29 +39,32 @@ class HistoryRecorder:
         self._metadata = dict(metadata)
         self._num_recorded = 0
         shape = (len(self._task_ids), num_steps)
-        self._observations = np.empty(
-            (*shape, len(space.observation_sizes)), smallest_unsigned(max(space.observation_sizes))
+        self._observations, self._actions = (
+            np.empty((*shape, *part.shape), part.stored_dtype)
+            for part in (space.observations, space.actions)
         )
-        self._actions = np.empty(shape, smallest_unsigned(space.num_actions))
         self._rewards, self._env_rewards = np.empty((2, *shape), np.float32)
         self._terminated, self._truncated = np.empty((2, *shape), np.bool_)
         # Steps come for all learners at once, and histories go one by one. Turning a few steps
         # around at a time stays within the processor's caches.
         self._columns = [
-            *np.moveaxis(self._observations, -1, 0),
-            self._actions,
+            *_components(self._observations, start=2),
+            *_components(self._actions, start=2),
             self._rewards,
             self._env_rewards,
             self._terminated,
             self._truncated,
         ]
         self._latest = [
-            np.empty((_STEPS_TURNED_AT_ONCE, len(self._task_ids)), column.dtype)
+            np.empty((_STEPS_TURNED_AT_ONCE, len(self._task_ids), *column.shape[2:]), column.dtype)
             for column in self._columns
         ]
 
     def record(
-        self, obs: Int[Tensor, "N O"], actions: Int[Tensor, " N"], result: BatchedStep
+        self,
+        obs: Shaped[Tensor, " N *obs"],
+        actions: Shaped[Tensor, " N *action"],
+        result: BatchedStep,
     ) -> None:
         """Add one step: the observation acted upon, the action, and what the action led to.
 
@@ -79,8 +77,8 @@ class HistoryRecorder:
                 "raise `num_steps` or stop"
             )
         values = (
-            *obs.cpu().numpy().T,
-            actions.cpu().numpy(),
+            *_components(obs.cpu().numpy(), start=1),
+            *_components(actions.cpu().numpy(), start=1),
             result.reward.cpu().numpy(),
             result.env_reward.cpu().numpy(),
             result.terminated.cpu().numpy(),
@@ -97,7 +95,7 @@ class HistoryRecorder:
         """Move the ``count`` latest steps to where each learner's own lie side by side."""
         steps = slice(self._num_recorded - count, self._num_recorded)
         for column, latest in zip(self._columns, self._latest, strict=True):
-            column[:, steps] = latest[:count].T
+            column[:, steps] = np.swapaxes(latest[:count], 0, 1)
 
     def histories(self) -> list[LearningHistory]:
         """One history for each learner, of the steps recorded so far.
@@ -123,3 +121,9 @@ class HistoryRecorder:
             )
             for learner, task_id in enumerate(self._task_ids)
         ]
+
+
+def _components(values: np.ndarray, *, start: int) -> list[np.ndarray]:
+    """The components of a short vector, which turn faster one by one; anything else as it is."""
+    is_vector = values.ndim == start + 1
+    return list(np.moveaxis(values, -1, 0)) if is_vector else [values]

@@ -5,7 +5,8 @@ its reward, its ground-truth reward, and whether it ended the episode. Row ``t +
 observation acted upon, which is a reset's when row ``t`` ended an episode; the observation an
 episode ends in is never acted upon and is not stored.
 
-Axis letters: ``T`` time steps, ``O`` components of an observation.
+Axis letters: ``T`` time steps, ``E`` episodes, ``*obs`` and ``*action`` the shapes of an
+observation and of an action.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt
+from jaxtyping import Bool, Float, Int, Shaped
 
 from algdistill.tasks import TaskSpace
+
+STEP_FIELDS = ("observations", "actions", "rewards", "env_rewards", "terminated", "truncated")
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +29,7 @@ class LearningHistory:
     Attributes:
         space: Observation and action spaces of the task.
         task_id: Which task; histories of equal id were learned on the same one.
-        observations: What the learner saw, each component in ``0 … size - 1``.
+        observations: What the learner saw.
         actions: What it did.
         rewards: What it was paid for that action.
         env_rewards: Ground truth beside ``rewards``; no learner and no model sees it.
@@ -41,8 +44,8 @@ class LearningHistory:
 
     space: TaskSpace
     task_id: int
-    observations: Int[np.ndarray, "T O"] | UInt[np.ndarray, "T O"]
-    actions: Int[np.ndarray, " T"] | UInt[np.ndarray, " T"]
+    observations: Shaped[np.ndarray, " T *obs"]
+    actions: Shaped[np.ndarray, " T *action"]
     rewards: Float[np.ndarray, " T"]
     env_rewards: Float[np.ndarray, " T"]
     terminated: Bool[np.ndarray, " T"]
@@ -50,29 +53,21 @@ class LearningHistory:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("actions", "rewards", "env_rewards", "terminated", "truncated"):
-            if getattr(self, name).shape != (len(self),):
+        shapes = {
+            "observations": (len(self), *self.space.observations.shape),
+            "actions": (len(self), *self.space.actions.shape),
+        }
+        for name in STEP_FIELDS:
+            shape, expected = getattr(self, name).shape, shapes.get(name, (len(self),))
+            if shape != expected:
                 raise ValueError(
-                    f"got {name} of shape {getattr(self, name).shape}, expected ({len(self)},) "
-                    "as there are that many observations"
+                    f"got {name} of shape {shape}, expected {expected} for {len(self)} steps in "
+                    f"{self.space}"
                 )
         if len(self) == 0:
             raise ValueError("got a learning history of no steps, expected at least one")
-        sizes = self.space.observation_sizes
-        if self.observations.shape[1:] != (len(sizes),):
-            raise ValueError(
-                f"got observations of shape {self.observations.shape}, expected (T, {len(sizes)}) "
-                f"for observation sizes {sizes}"
-            )
-        for name, values, limit in (
-            ("observations", self.observations, np.array(sizes)),
-            ("actions", self.actions, self.space.num_actions),
-        ):
-            if (values < 0).any() or (values >= limit).any():
-                raise ValueError(
-                    f"got {name} from {values.min()} to {values.max()}, expected 0 up to, not "
-                    f"including, {limit}"
-                )
+        self.space.observations.check(self.observations)
+        self.space.actions.check(self.actions)
         for name in ("rewards", "env_rewards"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"got {name} with NaN or infinity, expected finite numbers")

@@ -4,7 +4,7 @@ A chunk is a block of whole histories. Histories are appended while sources stil
 written first and counted last, so a kill loses no more than the block being appended. Every chunk
 carries a checksum and is written even when it is all zeros, so damage is found, not read as data.
 
-Axis letters: ``H`` histories, ``T`` time steps of the longest, ``O`` observation components.
+Axis letters: ``H`` histories, ``T`` time steps of the longest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from algdistill.histories.recorder import smallest_unsigned
-from algdistill.histories.schema import LearningHistory
+from algdistill.histories.schema import STEP_FIELDS, LearningHistory
 from algdistill.tasks import TaskSpace
 
-FORMAT_VERSION = 1
-_STEP_FIELDS = ("observations", "actions", "rewards", "env_rewards", "terminated", "truncated")
+FORMAT_VERSION = 2
 
 
 class HistoryStoreError(RuntimeError):
@@ -60,7 +58,7 @@ class HistoryStore:
         self._num_histories = int(_integer(group, "num_histories"))
         self.num_dropped = num_dropped
         header: dict[str, Any] = json.loads(str(group.attrs["header"]))
-        self.space = TaskSpace(tuple(header["observation_sizes"]), header["num_actions"])
+        self.space = TaskSpace.from_dict(header["space"])
         self.num_steps: int = header["num_steps"]
         self.block_size: int = header["block_size"]
         self.metadata: dict[str, object] = header["metadata"]
@@ -98,15 +96,16 @@ class HistoryStore:
             )
         group = zarr.create_group(path)
         step_types: dict[str, Any] = {
-            "observations": smallest_unsigned(max(space.observation_sizes)),
-            "actions": smallest_unsigned(space.num_actions),
+            "observations": space.observations.stored_dtype,
+            "actions": space.actions.stored_dtype,
             "rewards": np.dtype(reward_dtype),
             "env_rewards": np.dtype(reward_dtype),
             "terminated": np.dtype(bool),
             "truncated": np.dtype(bool),
         }
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(step_types, (num_steps,))
-        shapes["observations"] = (num_steps, len(space.observation_sizes))
+        shapes["observations"] = (num_steps, *space.observations.shape)
+        shapes["actions"] = (num_steps, *space.actions.shape)
         for name, dtype in {**step_types, "lengths": "int64", "task_ids": "int64"}.items():
             rest = shapes.get(name, ())
             group.create_array(
@@ -117,8 +116,7 @@ class HistoryStore:
                 compressors=ZstdCodec(level=3, checksum=True),
             )
         header = {
-            "observation_sizes": space.observation_sizes,
-            "num_actions": space.num_actions,
+            "space": space.to_dict(),
             "num_steps": num_steps,
             "block_size": block_size,
             "metadata": dict(metadata or {}),
@@ -150,7 +148,7 @@ class HistoryStore:
                 "again, or read it with the version of algdistill that wrote it"
             )
         committed = _integer(group, "num_histories")
-        rows = {name: _array(group, name, path).shape[0] for name in (*_STEP_FIELDS, "lengths")}
+        rows = {name: _array(group, name, path).shape[0] for name in (*STEP_FIELDS, "lengths")}
         short = {name: count for name, count in rows.items() if count < committed}
         if short:
             raise HistoryStoreError(
@@ -184,7 +182,7 @@ class HistoryStore:
         if not histories:
             return
         old, new = len(self), len(self) + len(histories)
-        columns = {name: self._column(name, histories) for name in _STEP_FIELDS}
+        columns = {name: self._column(name, histories) for name in STEP_FIELDS}
         columns["lengths"] = np.array([len(history) for history in histories])
         columns["task_ids"] = np.array([history.task_id for history in histories])
         _resize(self._group, new)
@@ -232,7 +230,7 @@ class HistoryStore:
             return []
         columns = {
             name: self._read_column(name, start, stop)
-            for name in (*_STEP_FIELDS, "lengths", "task_ids")
+            for name in (*STEP_FIELDS, "lengths", "task_ids")
         }
         for name in ("rewards", "env_rewards"):
             columns[name] = columns[name].astype(np.float32)
@@ -241,7 +239,7 @@ class HistoryStore:
                 space=self.space,
                 task_id=int(columns["task_ids"][row]),
                 metadata=self.metadata,
-                **{name: columns[name][row, :length] for name in _STEP_FIELDS},
+                **{name: columns[name][row, :length] for name in STEP_FIELDS},
             )
             for row, length in enumerate(columns["lengths"])
         ]

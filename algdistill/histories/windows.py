@@ -3,7 +3,7 @@
 A window starts where an episode starts, as a context of the in-context agent does. Some start at
 the very beginning of a history: that is where an agent with an empty context stands.
 
-Axis letters: ``B`` windows, ``T`` time steps, ``O`` observation components.
+Axis letters: ``B`` windows, ``T`` time steps, ``*action`` the shape of an action.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
@@ -26,7 +26,7 @@ class WindowBatch:
     """Windows and the source's action at every one of their steps."""
 
     steps: TimestepBatch
-    actions: Int[Tensor, "B T"]
+    actions: Shaped[Tensor, "B T *action"]
 
     def to(self, device: torch.device) -> WindowBatch:
         """The same windows on a device."""
@@ -113,18 +113,22 @@ class WindowSampler:
         """The windows that start at given rows of the histories laid end to end."""
         rows = starts[:, None] + np.arange(self.window_length)
         previous = np.maximum(rows - 1, 0)
-        prev_action = self._actions[previous].astype(np.int64)
+        prev_action = self._taken(previous)
         prev_reward = self._rewards[previous].astype(np.float32)
         first = np.isin(starts, self._firsts)
-        prev_action[first, 0] = self.space.num_actions
+        prev_action[torch.from_numpy(first), 0] = self.space.actions.none()
         prev_reward[first, 0] = 0.0
         steps = TimestepBatch(
-            torch.from_numpy(self._observations[rows].astype(np.int64)),
-            torch.from_numpy(prev_action),
+            torch.from_numpy(self._observations[rows]).to(self.space.observations.dtype),
+            prev_action,
             torch.from_numpy(prev_reward),
             torch.from_numpy(self._episode_start[rows]),
         )
-        return WindowBatch(steps, torch.from_numpy(self._actions[rows].astype(np.int64)))
+        return WindowBatch(steps, self._taken(rows))
+
+    def _taken(self, rows: Int[np.ndarray, "B T"]) -> Shaped[Tensor, "B T *action"]:
+        """The actions at given rows, as tasks take them."""
+        return torch.from_numpy(self._actions[rows]).to(self.space.actions.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator: loading it continues the very same sequence of windows."""

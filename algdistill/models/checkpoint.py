@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from algdistill.models.transformer import ADTransformer, ADTransformerConfig
 from algdistill.tasks import TaskSpace
 
-_FORMAT = "algdistill.ADTransformer/1"
+_FORMAT = "algdistill.ADTransformer/2"
 
 
 class CheckpointError(ValueError):
@@ -25,8 +25,9 @@ def save_model(model: ADTransformer, path: Path) -> None:
     """Write the weights and the configuration; a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(path.suffix + ".partial")
+    config = {**asdict(model.config), "space": model.config.space.to_dict()}
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, unfinished, {"format": _FORMAT, "config": json.dumps(asdict(model.config))})
+    save_file(weights, unfinished, {"format": _FORMAT, "config": json.dumps(config)})
     os.replace(unfinished, path)
 
 
@@ -54,10 +55,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ADTransformer:
             "written by `save_model` of this version"
         )
     fields = json.loads(metadata["config"])
-    space = fields.pop("space")
-    config = ADTransformerConfig(
-        TaskSpace(tuple(space["observation_sizes"]), space["num_actions"]), **fields
-    )
+    space = TaskSpace.from_dict(fields.pop("space"))
+    config = ADTransformerConfig(space, **fields)
     model = ADTransformer(config, torch.Generator().manual_seed(0)).to(device)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from algdistill.histories.recorder import HistoryRecorder
@@ -89,15 +90,25 @@ class SourceFleet(ABC, Generic[Config]):
             self.num_steps,
             {"source_algorithm": self.source_algorithm, **asdict(self._config)},
         )
+        for obs, actions, result in self.steps():
+            recorder.record(obs, actions, result)
+        return recorder.histories()
+
+    def steps(self) -> Iterator[tuple[Int[Tensor, "N O"], Int[Tensor, " N"], BatchedStep]]:
+        """Train every learner from the beginning, step by step, and record nothing.
+
+        Yields:
+            The observations acted upon, the actions, and what they led to, before it is learned
+            from. Whoever stops asking stops the training.
+        """
         self._forget()
         obs = self._tasks.reset()
         for step in range(self.num_steps):
             actions = self._act(obs, step)
             result = self._tasks.step(actions)
-            recorder.record(obs, actions, result)
+            yield obs, actions, result
             self._learn(actions, result)
             obs = result.obs
-        return recorder.histories()
 
     def _draw(self, step: int, count: int) -> Float[Tensor, "K N"]:
         """The numbers that belong to a step, of which every step has ``count``."""
@@ -109,7 +120,7 @@ class SourceFleet(ABC, Generic[Config]):
         """Put every learner back to where it knows nothing."""
 
     @abstractmethod
-    def _act(self, obs: Int[Tensor, "N O"], step: int) -> Int[Tensor, " N"]:
+    def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Int[Tensor, " N"]:
         """Choose an action in every task; ``step`` counts from 0 over the whole history."""
 
     @abstractmethod

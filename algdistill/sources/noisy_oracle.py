@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from algdistill.sources.fleet import FleetConfig, SourceFleet, uniform_action
@@ -90,7 +90,7 @@ class NoisyOracle(SourceFleet[NoisyOracleConfig]):
     def _forget(self) -> None:
         """There is nothing to forget."""
 
-    def _act(self, obs: Int[Tensor, "N O"], step: int) -> Int[Tensor, " N"]:
+    def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Int[Tensor, " N"]:
         explores, choice = self._draw(step, 2)
         return torch.where(
             explores < self._config.epsilon(step // self._tasks.episode_length),

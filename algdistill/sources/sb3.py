@@ -134,4 +134,4 @@ def _task_space(venv: VecEnv, observation_key: str | None) -> TaskSpace:
         )
     if not isinstance(venv.action_space, spaces.Discrete) or venv.action_space.start != 0:
         raise ValueError(f"got actions {venv.action_space}, expected Discrete that start at 0")
-    return TaskSpace(sizes, int(venv.action_space.n))
+    return TaskSpace.symbolic(sizes, int(venv.action_space.n))

@@ -6,7 +6,7 @@ from algdistill.histories import LearningHistory, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig
 from algdistill.tasks import TaskSpace
 
-SPACE = TaskSpace((7, 5), 3)
+SPACE = TaskSpace.symbolic((7, 5), 3)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from algdistill.tasks_fake import GridTasks, dark_room_tasks
 class ScriptedAgent:
     """Walks right in the first episode and stays from the second on."""
 
-    space = TaskSpace((3, 3), 5)
+    space = TaskSpace.symbolic((3, 3), 5)
 
     def reset(self, num_tasks, generator):
         self.num_ended = 0
@@ -63,7 +63,7 @@ def test_agent_for_other_tasks_is_refused(model):
         evaluate_in_context(agent, dark_room_tasks(), num_episodes=1, generator=torch.Generator())
     with pytest.raises(ValueError, match="num_episodes=0"):
         evaluate_in_context(
-            RandomAgent(TaskSpace((9, 9), 5)),
+            RandomAgent(TaskSpace.symbolic((9, 9), 5)),
             dark_room_tasks(),
             num_episodes=0,
             generator=torch.Generator(),
@@ -86,7 +86,7 @@ def test_episode_that_ends_early_is_refused():
 
     with pytest.raises(RuntimeError, match="9 of 9 episodes ending at step 1"):
         evaluate_in_context(
-            RandomAgent(TaskSpace((3, 3), 5)),
+            RandomAgent(TaskSpace.symbolic((3, 3), 5)),
             Early(torch.eye(9)),
             num_episodes=1,
             generator=torch.Generator(),

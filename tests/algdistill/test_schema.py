@@ -52,7 +52,7 @@ def test_subsampling_keeps_whole_episodes(make_history, ends, interval):
     ("field", "value", "message"),
     [
         ("actions", np.full(60, 3, np.uint8), "got actions from 3 to 3"),
-        ("observations", np.zeros((60, 3), np.uint8), r"expected \(T, 2\)"),
+        ("observations", np.zeros((60, 3), np.uint8), r"expected \(60, 2\)"),
         ("observations", np.full((60, 2), -1), "got observations from -1"),
         ("observations", np.full((60, 2), 5), "observations"),
         ("rewards", np.full(60, np.nan, np.float32), "NaN"),
@@ -94,7 +94,7 @@ def step_result(obs, reward, *, truncated):
 
 
 def test_recorder_keeps_each_learner_apart_and_rows_aligned():
-    recorder = HistoryRecorder(TaskSpace((300,), 4), torch.tensor([5, 9]), 3, {"seed": 1})
+    recorder = HistoryRecorder(TaskSpace.symbolic((300,), 4), torch.tensor([5, 9]), 3, {"seed": 1})
     obs = torch.tensor([[0], [299]])
     for step in range(3):
         next_obs = torch.tensor([[step + 10], [step + 20]])
@@ -116,7 +116,7 @@ def test_recorder_keeps_each_learner_apart_and_rows_aligned():
 
 
 def test_recorder_refuses_more_steps_than_announced_and_nothing_at_all():
-    recorder = HistoryRecorder(TaskSpace((3,), 2), torch.tensor([0, 1]), 1, {})
+    recorder = HistoryRecorder(TaskSpace.symbolic((3,), 2), torch.tensor([0, 1]), 1, {})
     with pytest.raises(RuntimeError, match="nothing was recorded"):
         recorder.histories()
     obs = torch.zeros(2, 1, dtype=torch.long)

@@ -92,7 +92,8 @@ import numpy as np
 from algdistill.histories import HistoryStore, LearningHistory
 from algdistill.tasks import TaskSpace
 
-store = HistoryStore.create(Path(sys.argv[1]), TaskSpace((250,), 2), num_steps=2000, block_size=3)
+space = TaskSpace.symbolic((250,), 2)
+store = HistoryStore.create(Path(sys.argv[1]), space, num_steps=2000, block_size=3)
 for block in range(10_000):
     rows = np.arange(2000)
     histories = [
@@ -180,7 +181,7 @@ def test_array_cut_short_is_found(tmp_path, store):
 
 def test_other_formats_and_other_folders_are_refused(tmp_path, store):
     zarr.open_group(tmp_path / "store").attrs["format_version"] = 99
-    with pytest.raises(HistoryStoreError, match="format version 99, expected 1"):
+    with pytest.raises(HistoryStoreError, match="format version 99, expected 2"):
         HistoryStore.open(tmp_path / "store")
     with pytest.raises(HistoryStoreError, match="no history store"):
         HistoryStore.open(tmp_path / "nowhere")
@@ -194,7 +195,7 @@ def test_other_formats_and_other_folders_are_refused(tmp_path, store):
 def test_histories_that_do_not_fit_are_refused(store, make_history):
     with pytest.raises(ValueError, match="expected at most 60"):
         store.append([make_history(num_steps=61)])
-    other = replace(make_history(), space=TaskSpace((8, 8), 3))
+    other = replace(make_history(), space=TaskSpace.symbolic((8, 8), 3))
     with pytest.raises(ValueError, match="got a history of TaskSpace"):
         store.append([other])
     with pytest.raises(IndexError, match="a range in 0 to 10"):

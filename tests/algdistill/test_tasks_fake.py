@@ -27,7 +27,7 @@ def shortest_way(solid, start, goals, size):
 def test_fake_is_a_batch_of_tasks():
     tasks = dark_room_tasks()
     assert isinstance(tasks, BatchedTasks)
-    assert TaskSpace.of(tasks) == TaskSpace((9, 9), 5)
+    assert TaskSpace.of(tasks) == TaskSpace.symbolic((9, 9), 5)
 
 
 def test_dark_room_optimum_is_the_analytic_one():
@@ -131,4 +131,4 @@ def test_targets_that_cannot_be_are_refused(cell):
 @pytest.mark.parametrize(("sizes", "actions"), [((), 5), ((0, 3), 5), ((3,), 1)])
 def test_bad_spaces_are_refused(sizes, actions):
     with pytest.raises(ValueError, match="expected"):
-        TaskSpace(sizes, actions)
+        TaskSpace.symbolic(sizes, actions)

@@ -109,7 +109,8 @@ def test_checkpoint_of_other_settings_is_refused(histories, tmp_path):
 def test_what_does_not_fit_together_is_refused(histories, tmp_path):
     run = trainer(histories, tmp_path, Measure())
     other = ADTransformer(
-        replace(run.model.config, space=TaskSpace((7, 5), 4)), torch.Generator().manual_seed(0)
+        replace(run.model.config, space=TaskSpace.symbolic((7, 5), 4)),
+        torch.Generator().manual_seed(0),
     )
     with pytest.raises(ValueError, match="got histories of TaskSpace"):
         Trainer(

@@ -201,4 +201,4 @@ def test_files_that_hold_no_model_are_refused(model, tmp_path):
 )
 def test_bad_shapes_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
-        ADTransformerConfig(TaskSpace((3,), 2), **change)
+        ADTransformerConfig(TaskSpace.symbolic((3,), 2), **change)

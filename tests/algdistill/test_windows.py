@@ -14,7 +14,7 @@ def numbered_history(task_id, num_steps, episode_length):
     """Observations name the history and the row; actions and rewards follow from the row."""
     rows = np.arange(num_steps)
     return LearningHistory(
-        space=TaskSpace((50, 1000), 7),
+        space=TaskSpace.symbolic((50, 1000), 7),
         task_id=task_id,
         observations=np.stack([np.full(num_steps, task_id), rows], axis=1),
         actions=rows % 7,
@@ -118,4 +118,4 @@ def test_what_cannot_be_sampled_is_refused(histories, make_history):
     with pytest.raises(ValueError, match="start_fraction=2"):
         sampler(histories, start_fraction=2.0)
     with pytest.raises(ValueError, match="several spaces"):
-        sampler([*histories, replace(histories[0], space=TaskSpace((9, 9), 5))])
+        sampler([*histories, replace(histories[0], space=TaskSpace.symbolic((9, 9), 5))])

@@ -1,0 +1,302 @@
+r"""Independent neural actor–critics on tasks of their own, as stacked networks.
+
+After every ``rollout_length`` steps a learner estimates advantages with :math:`\lambda`-returns
+(Schulman et al. 2016, `arXiv 1506.02438 <https://arxiv.org/abs/1506.02438>`_),
+
+.. math:: \hat A_t = \delta_t + \gamma \lambda\,(1 - \text{ended}_t)\,\hat A_{t+1}, \qquad
+    \delta_t = r_t + \gamma\,(1 - \text{terminated}_t)\,V(s'_t) - V(s_t)
+
+and takes steps of Adam down the clipped loss (Schulman et al. 2017,
+`arXiv 1707.06347 <https://arxiv.org/abs/1707.06347>`_) with the ratio
+:math:`\rho_t = \pi(a_t | s_t) / \pi_\text{old}(a_t | s_t)`:
+
+.. math:: L = -\mathbb{E}_t \min\bigl(\rho_t \hat A_t,
+    \text{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\,\hat A_t\bigr)
+    + c_v\,\mathbb{E}_t\,(V(s_t) - \hat A_t - V_\text{old}(s_t))^2 - c_e\,\mathbb{E}_t\,H(\pi(s_t))
+
+With a single step for each rollout every ratio is 1, and this is the synchronous A3C, A2C (Mnih et
+al. 2016), that Laskin et al. 2022 distil; with several it is PPO.
+
+Axis letters: ``N`` learners, ``E`` tasks of each, ``R`` = N · E, ``T`` steps of a rollout, ``B`` =
+T · E, ``A`` actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from algdistill.sources.fleet import FleetConfig, SourceFleet
+from algdistill.sources.stacked_networks import (
+    WIDTH_MULTIPLE,
+    FirstLayer,
+    StackedActorCritic,
+    WeightStreams,
+    symbolic_layer,
+)
+from algdistill.tasks import BatchedStep, BatchedTasks
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(FleetConfig):
+    """Settings of every learner.
+
+    Attributes:
+        num_episodes: Episodes each learner trains for, in each of its tasks.
+        num_actors: Tasks that one learner acts in side by side, ``E``.
+        hidden_sizes: Widths of the policy's layers, multiples of `WIDTH_MULTIPLE`.
+        rollout_length: Steps in every task between two updates.
+        num_epochs: How often an update goes through its rollout.
+        num_minibatches: Steps of Adam in each epoch; ``k`` takes every ``k``-th step of the rollout.
+        learning_rate: Of Adam.
+        discount: Gamma, in [0, 1).
+        gae_lambda: Lambda, in [0, 1].
+        clip_range: Epsilon, how far a ratio may gain from 1.
+        value_coefficient: Weight of the value's squared error.
+        entropy_coefficient: Weight of the policy's entropy, in nats.
+        max_grad_norm: Longest gradient of a learner; longer ones are shortened to it.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    num_actors: int = 1
+    hidden_sizes: tuple[int, ...] = (32, 32)
+    rollout_length: int = 20
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    learning_rate: float = 3e-3
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.01
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_actors", "rollout_length", "num_epochs"):
+            self._check_range(name, 1.0)
+        self._check_range("num_minibatches", 1.0, self.rollout_length * self.num_actors)
+        if not self.hidden_sizes or any(
+            width < 1 or width % WIDTH_MULTIPLE for width in self.hidden_sizes
+        ):
+            raise ValueError(
+                f"got hidden_sizes={self.hidden_sizes}, expected at least one width, all of them "
+                f"multiples of {WIDTH_MULTIPLE}"
+            )
+        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+            self._check_range(name, 1e-9)
+        self._check_range("discount", 0.0, 1.0 - 1e-6)
+        self._check_range("gae_lambda", 0.0, 1.0)
+        for name in ("value_coefficient", "entropy_coefficient"):
+            self._check_range(name, 0.0)
+
+
+class ActorCritic(SourceFleet[ActorCriticConfig]):
+    """Independent actor–critics; learner ``i`` acts in tasks ``i * E … (i + 1) * E - 1``.
+
+    A learner's histories depend on its tasks and its seeds only. On a CPU they are the same alone as
+    in a fleet of thousands, with the same number of threads; on other devices as far as kernels
+    round alike.
+
+    Args:
+        tasks: ``num_actors`` tasks for each learner, which are copies or kin of each other.
+        config: Settings shared by all.
+        learner_seeds: One seed for each task. A task's seed decides which actions are drawn in it;
+            that of a learner's first task also its initial weights.
+        first_layer: Reads observations that are not symbolic.
+
+    Raises:
+        ValueError: If there is not one seed for each task, or the tasks cannot be divided.
+
+    Example:
+        >>> import torch
+        >>> from algdistill.tasks_fake import dark_room_tasks
+        >>> tasks = dark_room_tasks(size=3)
+        >>> fleet = ActorCritic(tasks, ActorCriticConfig(num_episodes=60), tasks.task_ids)
+        >>> history = fleet.train()[0]
+        >>> bool(history.episode_returns[-10:].mean() > history.episode_returns[:10].mean())
+        True
+    """
+
+    source_algorithm = "actor_critic"
+
+    def __init__(
+        self,
+        tasks: BatchedTasks,
+        config: ActorCriticConfig,
+        learner_seeds: Int[Tensor, " R"],
+        first_layer: FirstLayer | None = None,
+    ) -> None:
+        super().__init__(tasks, config, learner_seeds)
+        if tasks.num_tasks % config.num_actors:
+            raise ValueError(
+                f"got {tasks.num_tasks} tasks, expected a multiple of num_actors="
+                f"{config.num_actors}"
+            )
+        self._first_layer = first_layer or symbolic_layer(tasks.observation_sizes)
+        self._forget()
+
+    def _forget(self) -> None:
+        streams = WeightStreams(self._origins[:: self._config.num_actors])
+        self.network = StackedActorCritic(
+            streams, self._first_layer, self._config.hidden_sizes, self._tasks.num_actions
+        )
+        self._optimizer = torch.optim.Adam(
+            self.network.parameters(), self._config.learning_rate, eps=1e-5, fused=True
+        )
+        self._rollout: list[_Step] = []
+
+    @torch.no_grad()
+    def _act(self, obs: Shaped[Tensor, "R ..."], step: int) -> Int[Tensor, " R"]:
+        """Draw from the policy."""
+        per_learner = obs.unflatten(0, (-1, self._config.num_actors))
+        logits, values = self.network(per_learner)
+        log_probs = logits.log_softmax(dim=-1)
+        below = log_probs.exp().cumsum(dim=-1) <= self._draw(step, 1).view(*values.shape, 1)
+        actions = below[..., :-1].sum(dim=-1)
+        chosen = log_probs.gather(-1, actions[..., None])[..., 0]
+        self._latest = (per_learner, actions, chosen, values)
+        return actions.flatten()
+
+    def _learn(self, actions: Int[Tensor, " R"], result: BatchedStep) -> None:
+        """Keep the step; after a whole rollout, learn from it."""
+        obs, drawn, log_probs, values = self._latest
+        shape = values.shape
+        self._rollout.append(
+            _Step(
+                obs,
+                drawn,
+                log_probs,
+                values,
+                result.next_obs.unflatten(0, tuple(shape)),
+                result.reward.view(shape),
+                result.terminated.view(shape),
+                (result.terminated | result.truncated).view(shape),
+            )
+        )
+        if len(self._rollout) == self._config.rollout_length:
+            self._update(_Step.stacked(self._rollout))
+            self._rollout.clear()
+
+    def _update(self, rollout: _Step) -> None:
+        """Take all steps of Adam that a rollout is good for."""
+        config = self._config
+        with torch.no_grad():
+            _, next_values = self.network(rollout.next_obs.flatten(1, 2))
+            advantages = lambda_advantages(
+                rollout.rewards,
+                rollout.values,
+                next_values.view_as(rollout.values),
+                rollout.terminated,
+                rollout.ended,
+                discount=config.discount,
+                gae_lambda=config.gae_lambda,
+            )
+            whole = [
+                value.flatten(1, 2)
+                for value in (
+                    rollout.obs,
+                    rollout.actions,
+                    rollout.log_probs,
+                    advantages,
+                    advantages + rollout.values,
+                )
+            ]
+        for _ in range(config.num_epochs):
+            for first in range(config.num_minibatches):
+                part = [value[:, first :: config.num_minibatches] for value in whole]
+                self._optimizer.zero_grad()
+                self._loss(*part).backward()  # type: ignore[no-untyped-call]
+                clip_each_learner(self.network.parameters(), config.max_grad_norm)
+                self._optimizer.step()
+
+    def _loss(
+        self,
+        obs: Shaped[Tensor, "N B ..."],
+        actions: Int[Tensor, "N B"],
+        old_log_probs: Float[Tensor, "N B"],
+        advantages: Float[Tensor, "N B"],
+        returns: Float[Tensor, "N B"],
+    ) -> Float[Tensor, ""]:
+        """The sum of all learners' losses, each of which moves its own weights only."""
+        config = self._config
+        logits, values = self.network(obs)
+        log_probs = logits.log_softmax(dim=-1)
+        ratio = (log_probs.gather(-1, actions[..., None])[..., 0] - old_log_probs).exp()
+        clipped = ratio.clamp(1.0 - config.clip_range, 1.0 + config.clip_range)
+        gain = torch.minimum(ratio * advantages, clipped * advantages)
+        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        loss = (
+            config.value_coefficient * (values - returns).square()
+            - gain
+            - config.entropy_coefficient * entropy
+        )
+        return loss.mean(dim=1).sum()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step of every learner in each of its tasks, ``[N, E]``; stacked, ``[N, T, E]``."""
+
+    obs: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    next_obs: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    ended: Tensor
+
+    @classmethod
+    def stacked(cls, steps: list[_Step]) -> _Step:
+        """Lay steps side by side."""
+        columns = zip(*(vars(step).values() for step in steps), strict=True)
+        return cls(*(torch.stack(column, dim=1) for column in columns))
+
+
+def lambda_advantages(
+    rewards: Float[Tensor, "N T E"],
+    values: Float[Tensor, "N T E"],
+    next_values: Float[Tensor, "N T E"],
+    terminated: Bool[Tensor, "N T E"],
+    ended: Bool[Tensor, "N T E"],
+    *,
+    discount: float,
+    gae_lambda: float,
+) -> Float[Tensor, "N T E"]:
+    r"""Generalised advantage estimates of a rollout (Schulman et al. 2016).
+
+    Args:
+        rewards: :math:`r_t`.
+        values: :math:`V(s_t)`.
+        next_values: :math:`V(s'_t)`, of the states that actions led to, before any reset.
+        terminated: Nothing of value lies beyond :math:`s'_t`.
+        ended: Another episode begins after step ``t``, for whatever reason.
+        discount: Gamma.
+        gae_lambda: Lambda.
+    """
+    deltas = rewards + discount * next_values * ~terminated - values
+    carried = (discount * gae_lambda) * ~ended
+    advantages = torch.empty_like(deltas)
+    later = torch.zeros_like(deltas[:, 0])
+    for step in reversed(range(deltas.shape[1])):
+        later = deltas[:, step] + carried[:, step] * later
+        advantages[:, step] = later
+    return advantages
+
+
+@torch.no_grad()
+def clip_each_learner(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Shorten the gradient of each learner, over all of its weights, to ``max_norm``."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
+    norm = torch.stack(squares, dim=1).sum(dim=1).sqrt()
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *(1,) * (gradient.dim() - 1)))
