@@ -28,3 +28,8 @@ gym.register(
     entry_point="vlmreward_envs.key_to_door:DarkKeyToDoorEnv",
     vector_entry_point="vlmreward_envs.key_to_door:DarkKeyToDoorVectorEnv",
 )
+gym.register(
+    id="vlmreward/Watermaze-v0",
+    entry_point="vlmreward_envs.watermaze:WatermazeEnv",
+    vector_entry_point="vlmreward_envs.watermaze:WatermazeVectorEnv",
+)

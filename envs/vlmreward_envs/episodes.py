@@ -1,14 +1,18 @@
 """Many tasks stepped together, in episodes of one fixed length.
 
-Axis letters: ``N`` tasks, ``O`` components of an observation, ``K`` ids, ``H W`` pixels.
+Axis letters: ``N`` tasks, ``O`` components of a symbolic observation, ``K`` ids, ``H W`` pixels.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+
+Observations: TypeAlias = Int64[Tensor, "N O"] | UInt8[Tensor, "N H W 3"]
+"""What all agents see: whole numbers, or frames as uint8 RGB 0–255."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class TaskStep:
         truncated: The episode has lasted its full length.
     """
 
-    obs: Int64[Tensor, "N O"]
-    next_obs: Int64[Tensor, "N O"]
+    obs: Observations
+    next_obs: Observations
     reward: Float[Tensor, " N"]
     env_reward: Float[Tensor, " N"]
     terminated: Bool[Tensor, " N"]
@@ -52,6 +56,8 @@ class EpisodicTasks(ABC):
 
     num_actions: int
     observation_sizes: tuple[int, ...]
+    """Number of values of each component; only of symbolic tasks."""
+    observation_dtype: torch.dtype = torch.int64
     episode_length: int
 
     def __init__(self, task_ids: Int64[Tensor, " N"], num_known: int | None) -> None:
@@ -69,11 +75,16 @@ class EpisodicTasks(ABC):
         self.num_steps = 0
         self._never = torch.zeros(self.num_tasks, dtype=torch.bool, device=self.device)
 
-    def reset(self) -> Int64[Tensor, "N O"]:
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of what one agent sees."""
+        return (len(self.observation_sizes),)
+
+    def reset(self) -> Observations:
         """Start over with the first episode; random streams begin anew as well."""
         return self.begin_episode(0)
 
-    def begin_episode(self, number: int) -> Int64[Tensor, "N O"]:
+    def begin_episode(self, number: int) -> Observations:
         """Begin the numbered episode in every task, whatever has been done so far."""
         self.episode, self.num_steps = number, 0
         self._begin()
@@ -127,7 +138,7 @@ class EpisodicTasks(ABC):
         return seeds.to(self.device)
 
     @abstractmethod
-    def observe(self) -> Int64[Tensor, "N O"]:
+    def observe(self) -> Observations:
         """Return what the agent sees now; never changed in place afterwards."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlmreward_envs.episodes import EpisodicTasks
+from vlmreward_envs.episodes import EpisodicTasks, Observations
 from vlmreward_envs.gym_inputs import check_render_mode, checked_actions, row_seeds
 
 _RENDERING = {"render_modes": ["rgb_array"], "render_fps": 5}
@@ -24,8 +24,8 @@ _RENDERING = {"render_modes": ["rgb_array"], "render_fps": 5}
 TASK_STREAM = 10
 """Stream of a seed from which a task is drawn; its episodes use others."""
 
-Observation = NDArray[np.int64]
-
+Observation = NDArray[np.int64] | NDArray[np.uint8]
+"""Whole numbers, or a frame; of all tasks at once in a :class:`TaskVectorEnv`."""
 
 TaskDrawer = Callable[..., EpisodicTasks]
 """Makes one task for each seed (Int64[N]): ``draw_tasks(seeds, **choices)``.
@@ -75,12 +75,12 @@ class TaskEnv(gym.Env[Observation, np.int64]):
         super().reset(seed=seed)
         self._choices = _updated(self._choices, options)
         if seed is None and not is_first and not options:
-            self.tasks.begin_episode(self.tasks.episode + 1)
+            obs = self.tasks.begin_episode(self.tasks.episode + 1)
         else:
             stream = int(self.np_random.integers(2**62)) if seed is None else seed
             self.tasks = self._draw_tasks(torch.tensor([stream]), **self._choices)
-            self.tasks.reset()
-        return self._observe(), self._info(0.0)
+            obs = self.tasks.reset()
+        return _to_numpy(obs)[0], self._info(0.0)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one action.
@@ -94,14 +94,12 @@ class TaskEnv(gym.Env[Observation, np.int64]):
                 f"action must be an integer in 0..{self.tasks.num_actions - 1}, got {action!r}"
             )
         reward = float(self.tasks.advance(torch.tensor([int(action)])))
-        return self._observe(), reward, False, self.tasks.is_over, self._info(reward)
+        obs = _to_numpy(self.tasks.observe())[0]
+        return obs, reward, False, self.tasks.is_over, self._info(reward)
 
     def render(self) -> NDArray[np.uint8]:
         """Return a picture of the task with all that the agent does not see, uint8 (H, W, 3)."""
         return self.tasks.render()[0].numpy()
-
-    def _observe(self) -> Observation:
-        return self.tasks.observe()[0].numpy().copy()
 
     def _info(self, reward: float) -> dict[str, Any]:
         return {"env_reward": reward, "task_id": int(self.tasks.task_ids)}
@@ -167,11 +165,11 @@ class TaskVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if seeds is None and options:
             seeds = torch.from_numpy(self.np_random.integers(2**62, size=self.num_envs))
         if seeds is None:
-            self.tasks.begin_episode(self.tasks.episode + 1)
+            obs = self.tasks.begin_episode(self.tasks.episode + 1)
         else:
             self.tasks = self._draw(seeds)
-            self.tasks.reset()
-        return self._observe(), self._infos(np.zeros(self.num_envs))
+            obs = self.tasks.reset()
+        return _to_numpy(obs), self._infos(np.zeros(self.num_envs))
 
     def step(
         self, actions: NDArray[np.int64]
@@ -191,7 +189,7 @@ class TaskVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         infos = self._infos(reward)
         if truncated.all():
             infos = self._infos(np.zeros(self.num_envs)) | self._final(result.next_obs, infos)
-        return self._observe(), reward, terminated, truncated, infos
+        return _to_numpy(result.obs), reward, terminated, truncated, infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...]:
         """Return one picture for each task, uint8 (H, W, 3)."""
@@ -200,14 +198,11 @@ class TaskVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     def _draw(self, seeds: Int64[Tensor, " N"]) -> EpisodicTasks:
         return self._draw_tasks(seeds.to(self._device), **self._choices)
 
-    def _observe(self) -> Observation:
-        return self.tasks.observe().cpu().numpy().copy()
-
     def _infos(self, reward: NDArray[np.float64]) -> dict[str, Any]:
         values = {"env_reward": reward.copy(), "task_id": self.tasks.task_ids.cpu().numpy().copy()}
         return values | {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in values}
 
-    def _final(self, last: Int64[Tensor, "N O"], infos: dict[str, Any]) -> dict[str, Any]:
+    def _final(self, last: Observations, infos: dict[str, Any]) -> dict[str, Any]:
         """Return what an episode ended with, in Gymnasium's form."""
         final_obs = np.empty(self.num_envs, dtype=object)
         final_obs[:] = list(last.cpu().numpy())
@@ -220,8 +215,15 @@ class TaskVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         }
 
 
-def _observation_space(tasks: EpisodicTasks) -> spaces.MultiDiscrete:
+def _observation_space(tasks: EpisodicTasks) -> spaces.Space[Any]:
+    if tasks.observation_dtype == torch.uint8:
+        return spaces.Box(0, 255, tasks.observation_shape, np.uint8)
     return spaces.MultiDiscrete(list(tasks.observation_sizes))
+
+
+def _to_numpy(obs: Observations) -> Observation:
+    """Return what is the user's own: tasks keep theirs."""
+    return obs.cpu().numpy().copy()
 
 
 def _updated(choices: dict[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,6 +12,9 @@ MODULES = [
     "vlmreward_envs.episodes",
     "vlmreward_envs.key_to_door.env",
     "vlmreward_envs.key_to_door.tasks",
+    "vlmreward_envs.watermaze.arena",
+    "vlmreward_envs.watermaze.env",
+    "vlmreward_envs.watermaze.tasks",
 ]
 
 

@@ -14,12 +14,20 @@ from torch import Tensor
 
 from algdistill.agents import RandomAgent
 from algdistill.evaluation import evaluate_in_context
-from algdistill.sources import TabularQLearning, TabularQLearningConfig
+from algdistill.sources import (
+    NoisyOracle,
+    NoisyOracleConfig,
+    TabularQLearning,
+    TabularQLearningConfig,
+)
+from algdistill.sources.noisy_oracle import OracleTasks
+from algdistill.spaces import Discrete, Pixels
 from algdistill.tasks import BatchedStep, BatchedTasks, TaskSpace
 from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_probabilities
 from vlmreward_envs.dark_room import DARK_ROOM, DARK_ROOM_HARD, DarkRoomTasks
 from vlmreward_envs.episodes import EpisodicTasks
 from vlmreward_envs.key_to_door import DarkKeyToDoorTasks
+from vlmreward_envs.watermaze import WatermazeTasks
 
 TaskMaker = Callable[[Tensor], EpisodicTasks]
 
@@ -40,15 +48,22 @@ def bandit(seeds: Tensor) -> AdversarialBanditTasks:
     return AdversarialBanditTasks(seeds, seeds, draw_arm_probabilities(seeds))
 
 
-each_kind = pytest.mark.parametrize("make", [dark_room, dark_room_hard, key_to_door, bandit])
+def watermaze(seeds: Tensor) -> WatermazeTasks:
+    return WatermazeTasks(seeds, seeds)
 
 
-def play(tasks: EpisodicTasks, actions: Tensor) -> list[list[Tensor]]:
-    """Return all that is observed and paid, one list a step."""
-    log = [[tasks.reset()]]
+SYMBOLIC = [dark_room, dark_room_hard, key_to_door, bandit]
+each_symbolic_kind = pytest.mark.parametrize("make", SYMBOLIC)
+each_kind = pytest.mark.parametrize("make", [*SYMBOLIC, watermaze])
+
+
+def play(tasks: EpisodicTasks, actions: Tensor, shown: slice = slice(None)) -> list[list[Tensor]]:
+    """Return all that is observed and paid by the shown tasks, one list a step."""
+    log = [[tasks.reset()[shown].clone()]]
     for row in actions:
         step = tasks.step(row)
-        log.append([step.obs, step.next_obs, step.reward, step.env_reward, step.truncated])
+        parts = step.obs, step.next_obs, step.reward, step.env_reward, step.truncated
+        log.append([part[shown].clone() for part in parts])
     return log
 
 
@@ -65,7 +80,7 @@ def equal_logs(log: list[list[Tensor]], other: list[list[Tensor]]) -> bool:
     )
 
 
-@each_kind
+@each_symbolic_kind
 def test_algdistill_takes_them_without_an_adapter(make: TaskMaker) -> None:
     tasks = make(torch.arange(6))
     as_tasks: BatchedTasks = tasks
@@ -94,6 +109,22 @@ def test_algdistill_takes_them_without_an_adapter(make: TaskMaker) -> None:
     )
     assert result.returns.shape == (6, 2)
     assert np.array_equal(result.returns, result.env_returns)
+
+
+def test_algdistill_takes_frames_as_they_are() -> None:
+    tasks = watermaze(torch.arange(4))
+    as_tasks: OracleTasks = tasks
+    assert isinstance(as_tasks, OracleTasks)
+    assert TaskSpace.of(tasks) == TaskSpace(Pixels(72, 96), Discrete(8))
+
+    config = NoisyOracleConfig(num_episodes=2)
+    histories = NoisyOracle(tasks, config, learner_seeds=torch.arange(4)).train()
+    tasks.reset()
+    frames = tasks.observe().numpy()
+    for history, frame in zip(histories, frames, strict=True):
+        assert history.observations.shape == (100, 72, 96, 3)
+        assert np.array_equal(history.observations[0], frame)
+        assert history.episode_returns[1] == 1
 
 
 @each_kind
@@ -134,29 +165,37 @@ def test_a_task_is_the_same_alone_and_among_others(
     alone = make(torch.tensor([seeds[index]]))
     # Enough steps to see the end of one episode and the beginning of the next.
     actions = actions_for(together, together.episode_length + 3)
-    rows = [[part[index : index + 1] for part in step] for step in play(together, actions)]
-    assert equal_logs(rows, play(alone, actions[:, index : index + 1]))
+    shown = slice(index, index + 1)
+    assert equal_logs(play(together, actions, shown), play(alone, actions[:, shown]))
 
 
-@each_kind
+@each_symbolic_kind  # frames, which take longer to draw, are in `test_watermaze.py`
 def test_among_thousands_as_well(make: TaskMaker) -> None:
     together, alone = make(torch.arange(3000)), make(torch.tensor([2718]))
     actions = actions_for(together, together.episode_length + 2)
-    rows = [[part[2718:2719] for part in step] for step in play(together, actions)]
-    assert equal_logs(rows, play(alone, actions[:, 2718:2719]))
+    shown = slice(2718, 2719)
+    assert equal_logs(play(together, actions, shown), play(alone, actions[:, shown]))
 
 
 @each_kind
 def test_observations_stay_in_their_space_and_are_not_changed_later(make: TaskMaker) -> None:
-    tasks = make(torch.arange(50))
-    sizes = torch.tensor(tasks.observation_sizes)
+    tasks = make(torch.arange(20))
     kept: list[tuple[Tensor, Tensor]] = []
     for row in actions_for(tasks, tasks.episode_length + 5):
         obs = tasks.step(row).obs
-        assert obs.shape == (50, len(sizes))
-        assert ((obs >= 0) & (obs < sizes)).all()
+        assert obs.shape == (20, *tasks.observation_shape)
+        assert obs.dtype == tasks.observation_dtype
         kept.append((obs, obs.clone()))
     assert all(torch.equal(obs, copy) for obs, copy in kept)
+
+
+@each_symbolic_kind
+def test_symbols_are_below_their_sizes(make: TaskMaker) -> None:
+    tasks = make(torch.arange(50))
+    sizes = torch.tensor(tasks.observation_sizes)
+    for row in actions_for(tasks, tasks.episode_length):
+        obs = tasks.step(row).obs
+        assert ((obs >= 0) & (obs < sizes)).all()
 
 
 @each_kind
@@ -164,7 +203,7 @@ def test_no_policy_earns_more_than_the_optimum(make: TaskMaker) -> None:
     tasks = make(torch.arange(2000))
     total = torch.zeros(2000)
     for row in actions_for(tasks, tasks.episode_length):
-        total += tasks.step(row).reward
+        total += tasks.advance(row)
     optimum = tasks.optimal_returns()
     assert optimum.shape == (2000,)
     assert total.mean() < optimum.mean()

@@ -11,6 +11,7 @@ import vlmreward_envs
 from vlmreward_envs.adversarial_bandit import AdversarialBanditVectorEnv, draw_arm_probabilities
 from vlmreward_envs.dark_room import DarkRoomEnv, DarkRoomVectorEnv
 from vlmreward_envs.key_to_door import DarkKeyToDoorEnv, DarkKeyToDoorVectorEnv
+from vlmreward_envs.watermaze import WatermazeVectorEnv, platform_positions
 
 gym.register_envs(vlmreward_envs)
 
@@ -19,6 +20,7 @@ IDS = {
     "vlmreward/DarkKeyToDoor-v0": {"key": (1, 2), "door": (8, 0)},
     "vlmreward/DarkRoom-v0": {"goal": (7, 1)},
     "vlmreward/DarkRoomHard-v0": {"goal": (3, 16)},
+    "vlmreward/Watermaze-v0": {"task_id": 6},
 }
 each_id = pytest.mark.parametrize("env_id", IDS)
 
@@ -43,6 +45,7 @@ def test_what_was_chosen_is_the_task() -> None:
         "vlmreward/DarkKeyToDoor-v0": (2 * 9 + 1) * 81 + 8,
         "vlmreward/DarkRoom-v0": 1 * 9 + 7,
         "vlmreward/DarkRoomHard-v0": 16 * 17 + 3,
+        "vlmreward/Watermaze-v0": 6,
     }
 
 
@@ -116,6 +119,17 @@ def test_vector_choices_are_one_for_all_or_one_for_each() -> None:
     arms.reset(seed=0)
     expected = draw_arm_probabilities(torch.tensor([5, 6]), "test")
     assert torch.equal(arms.tasks.arm_probabilities, expected)
+    pools = WatermazeVectorEnv(2, task_id=[5, 6])
+    assert pools.reset(seed=0)[1]["task_id"].tolist() == [5, 6]
+    assert torch.equal(pools.tasks.platform, platform_positions(torch.tensor([5, 6])))
+
+
+def test_frames_are_a_box_of_pixels() -> None:
+    envs = WatermazeVectorEnv(3)
+    assert envs.single_observation_space == gym.spaces.Box(0, 255, (72, 96, 3), np.uint8)
+    obs, _ = envs.reset(seed=0)
+    assert obs.dtype == np.uint8
+    assert envs.observation_space.contains(obs)
 
 
 def test_unseeded_reset_of_a_vector_env_goes_on() -> None:
@@ -184,6 +198,8 @@ def test_other_bad_input_is_named() -> None:
         gym.make("vlmreward/AdversarialBandit-v0", split="both")
     with pytest.raises(ValueError, match=r"task_seed=0\.5, expected an integer"):
         env.reset(options={"task_seed": 0.5})
+    with pytest.raises(ValueError, match=r"task_id=0\.5, expected an integer, or one for each"):
+        gym.make("vlmreward/Watermaze-v0").reset(seed=0, options={"task_id": 0.5})
     with pytest.raises(ValueError, match=r"options \['goal'\], expected \['task_seed'\]"):
         env.reset(options={"goal": (0, 0)})
     env = DarkRoomEnv()
