@@ -7,14 +7,20 @@ Watkins' update with the learning rate :math:`\alpha` and the discount :math:`\g
     + \alpha\,[r + \gamma \max_{a'} Q(s', a')\,(1 - \text{terminated}) - Q(s, a)]
 
 A time limit does not end the task: the update bootstraps through truncation. After each episode
-its steps are replayed once, last step first (Lin 1992), so that one reward teaches the whole way
-to it and a source learns within tens of episodes: distillation copies the speed of its source.
+its steps are replayed, last step first (Lin 1992), so that one reward teaches the whole way to it
+and a source learns within tens of episodes: distillation copies the speed of its source.
+
+Two options make a learner fit for harder tasks. Optimistic initial values (Sutton and Barto 2018,
+section 2.6) send it to what it has not tried. A memory of rewards lets it tell apart what one
+observation hides: the table's state is then the observation and how many steps of the episode have
+paid so far, so that the way to a door is learned apart from the way to its key.
 
 Axis letters: ``N`` learners, ``S`` states, ``A`` actions, ``O`` components of an observation.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import prod
 
@@ -33,10 +39,13 @@ class TabularQLearningConfig(FleetConfig):
     Attributes:
         num_episodes: Episodes each learner trains for.
         exploration_episodes: Episodes over which epsilon falls linearly from 1 to
-            ``final_epsilon``.
+            ``final_epsilon``; with 0 it is ``final_epsilon`` from the beginning.
         final_epsilon: Probability of a uniformly random action afterwards.
         learning_rate: Alpha, in (0, 1].
         discount: Gamma, in [0, 1).
+        initial_value: What every entry of the table starts from.
+        replayed_episodes: How many of the latest episodes are replayed after each one.
+        reward_memory: Most paid steps of an episode that the learner counts.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -46,17 +55,25 @@ class TabularQLearningConfig(FleetConfig):
     final_epsilon: float = 0.0
     learning_rate: float = 1.0
     discount: float = 0.9
+    initial_value: float = 0.0
+    replayed_episodes: int = 1
+    reward_memory: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_range("exploration_episodes", 1.0)
+        self._check_range("exploration_episodes", 0.0)
         self._check_range("final_epsilon", 0.0, 1.0)
         self._check_range("learning_rate", 1e-6, 1.0)
         self._check_range("discount", 0.0, 1.0 - 1e-6)
+        self._check_range("initial_value", -1e6, 1e6)
+        self._check_range("replayed_episodes", 1.0)
+        self._check_range("reward_memory", 0.0)
 
     def epsilon(self, episode: int) -> float:
-        """Probability of a random action in an episode; the first is 0."""
-        progress = min(episode / self.exploration_episodes, 1.0)
+        """Probability of a random action in an episode, counted from 0."""
+        progress = (
+            min(episode / self.exploration_episodes, 1.0) if self.exploration_episodes else 1.0
+        )
         return 1.0 + (self.final_epsilon - 1.0) * progress
 
 
@@ -96,7 +113,7 @@ actions: uint8[600], rewards: float32[600])
         learner_seeds: Int[Tensor, " N"],
     ) -> None:
         super().__init__(tasks, config, learner_seeds)
-        num_states = prod(self._space.observation_sizes)
+        num_states = prod(self._space.observation_sizes) * (config.reward_memory + 1)
         self._first_state = torch.arange(tasks.num_tasks, device=tasks.device) * num_states
         # Actions come first, so that the best of them is found for many learners at a time.
         self._table = torch.zeros(
@@ -110,9 +127,11 @@ actions: uint8[600], rewards: float32[600])
         return self._table.t()
 
     def _forget(self) -> None:
-        self._table.zero_()
+        self._table.fill_(self._config.initial_value)
         self._states = self._first_state
+        self._num_paid = torch.zeros_like(self._first_state)
         self._episode: list[_Step] = []
+        self._past: deque[list[_Step]] = deque(maxlen=self._config.replayed_episodes)
 
     def _act(self, obs: Int[Tensor, "N O"], step: int) -> Int[Tensor, " N"]:
         """Epsilon-greedy."""
@@ -124,7 +143,9 @@ actions: uint8[600], rewards: float32[600])
         return torch.where(explores < epsilon, uniform, greedy)
 
     def _learn(self, actions: Int[Tensor, " N"], result: BatchedStep) -> None:
-        """One update in every table; after an episode, all of its updates once more, backwards."""
+        """One update in every table; after an episode, the latest ones once more, backwards."""
+        if self._config.reward_memory:
+            self._num_paid += result.reward > 0
         step = _Step(
             actions * self._table.shape[1] + self._states,
             result.reward,
@@ -133,14 +154,22 @@ actions: uint8[600], rewards: float32[600])
         )
         self._update(step)
         self._episode.append(step)
+        if self._config.reward_memory:
+            self._num_paid *= ~(result.terminated | result.truncated)
         if len(self._episode) == self._tasks.episode_length:
-            for past in reversed(self._episode):
-                self._update(past)
-            self._episode.clear()
+            self._past.append(self._episode)
+            self._episode = []
+            for episode in reversed(self._past):
+                for past in reversed(episode):
+                    self._update(past)
 
     def _state_index(self, obs: Int[Tensor, "N O"]) -> Int[Tensor, " N"]:
-        """Column of the table for each learner's observation."""
-        return self._first_state + flat_observation(obs, self._space.observation_sizes)
+        """Column of the table for each learner's observation and what it was paid so far."""
+        observed = flat_observation(obs, self._space.observation_sizes)
+        memory = self._config.reward_memory
+        if memory:
+            observed = observed * (memory + 1) + self._num_paid.clamp(max=memory)
+        return self._first_state + observed
 
     def _update(self, step: _Step) -> None:
         """Watkins' update of one entry in every learner's table."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from algdistill.sources import TabularQLearning, TabularQLearningConfig, uniform_block
 from algdistill.tasks import StepResult
 from algdistill.tasks_fake import GridTasks, dark_room_tasks
+from vlmreward_envs.key_to_door import DarkKeyToDoorTasks, KeyToDoorConfig
 
 
 class Corridor:
@@ -42,7 +43,7 @@ class Corridor:
 
 def by_hand(history, next_obs, config, episode_length):
     """Watkins' update and the backward replay over a recorded history, in plain Python."""
-    table = np.zeros((2, 2))
+    table = np.full((2, 2), config.initial_value)
 
     def update(row):
         state, action = history.observations[row, 0], history.actions[row]
@@ -54,15 +55,18 @@ def by_hand(history, next_obs, config, episode_length):
         rows = range(start, start + episode_length)
         for row in rows:
             update(row)
-        for row in reversed(rows):
-            update(row)
+        for past in range(config.replayed_episodes):
+            first = start - past * episode_length
+            for row in reversed(range(first, first + episode_length) if first >= 0 else []):
+                update(row)
     return table
 
 
 @pytest.mark.parametrize("ends_by", ["terminated", "truncated"])
-def test_updates_equal_those_recomputed_by_hand(ends_by):
+@pytest.mark.parametrize("options", [{}, {"initial_value": 1.0, "replayed_episodes": 3}])
+def test_updates_equal_those_recomputed_by_hand(ends_by, options):
     config = TabularQLearningConfig(
-        num_episodes=6, exploration_episodes=6, learning_rate=0.5, discount=0.8
+        num_episodes=6, exploration_episodes=6, learning_rate=0.5, discount=0.8, **options
     )
     fleet = TabularQLearning(Corridor(5, ends_by), config, torch.tensor([3]))
     (history,) = fleet.train()
@@ -129,15 +133,52 @@ def test_untrained_greedy_learner_breaks_ties_evenly():
     assert (abs(counts - 400) < 80).all()
 
 
+def test_optimistic_learners_try_what_they_have_not_tried():
+    tasks = GridTasks(torch.zeros(50, 9), episode_length=5)
+    config = TabularQLearningConfig(num_episodes=1, exploration_episodes=0, initial_value=1.0)
+    histories = TabularQLearning(tasks, config, torch.arange(50)).train()
+    for history in histories:
+        tried = list(zip(*history.observations.T, history.actions, strict=True))
+        assert len(set(tried)) == 5  # nothing twice, as long as something else is left
+
+
+def test_a_memory_of_rewards_tells_the_way_to_the_door_from_that_to_the_key():
+    size, cells = 3, 9
+    key, door = torch.tensor([0, 2, 6, 8]), torch.tensor([8, 6, 2, 0])
+    tasks = DarkKeyToDoorTasks(
+        (key * cells + door).repeat(10), torch.arange(40), KeyToDoorConfig(size, episode_length=9)
+    )
+    last = {}
+    for memory in (0, 1):
+        config = TabularQLearningConfig(
+            num_episodes=60, exploration_episodes=40, reward_memory=memory
+        )
+        histories = TabularQLearning(tasks, config, torch.arange(40)).train()
+        last[memory] = np.mean([history.episode_returns[-5:] for history in histories])
+    assert tasks.optimal_returns().mean() == 2.0
+    assert last[1] > 1.8
+    assert last[0] < 1.4
+
+
 def test_epsilon_falls_linearly_to_its_end():
     config = TabularQLearningConfig(exploration_episodes=4, final_epsilon=0.2)
     epsilons = [config.epsilon(episode) for episode in (0, 2, 4, 9)]
     assert epsilons == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    at_once = TabularQLearningConfig(exploration_episodes=0, final_epsilon=0.2)
+    assert at_once.epsilon(0) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"num_episodes": 0}, {"learning_rate": 0.0}, {"discount": 1.0}, {"final_epsilon": 1.5}],
+    [
+        {"num_episodes": 0},
+        {"learning_rate": 0.0},
+        {"discount": 1.0},
+        {"final_epsilon": 1.5},
+        {"replayed_episodes": 0},
+        {"reward_memory": -1},
+        {"initial_value": float("nan")},
+    ],
 )
 def test_bad_settings_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
