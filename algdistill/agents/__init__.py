@@ -2,5 +2,6 @@
 
 from algdistill.agents.base import Agent, RandomAgent
 from algdistill.agents.in_context_agent import InContextAgent
+from algdistill.agents.loop_detector import LoopDetector
 
-__all__ = ["Agent", "InContextAgent", "RandomAgent"]
+__all__ = ["Agent", "InContextAgent", "LoopDetector", "RandomAgent"]

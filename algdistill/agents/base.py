@@ -1,6 +1,6 @@
 """What every agent that acts in a batch of tasks looks like, and the one that never learns.
 
-Axis letters: ``N`` tasks, ``O`` observation components.
+Axis letters: ``N`` tasks; ``*obs`` and ``*action`` the shapes of an observation and of an action.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from algdistill.tasks import TaskSpace
@@ -27,13 +27,13 @@ class Agent(Protocol):
         """Forget everything; to be called before new tasks, not between episodes."""
         ...
 
-    def act(self, obs: Int[Tensor, "N O"]) -> Int[Tensor, " N"]:
+    def act(self, obs: Shaped[Tensor, " N *obs"]) -> Shaped[Tensor, " N *action"]:
         """Choose an action in every task."""
         ...
 
     def observe(
         self,
-        actions: Int[Tensor, " N"],
+        actions: Shaped[Tensor, " N *action"],
         rewards: Float[Tensor, " N"],
         episode_ended: Bool[Tensor, " N"],
     ) -> None:
@@ -53,7 +53,7 @@ class RandomAgent:
         del num_tasks
         self._generator = generator
 
-    def act(self, obs: Int[Tensor, "N O"]) -> Int[Tensor, " N"]:
+    def act(self, obs: Shaped[Tensor, " N *obs"]) -> Shaped[Tensor, " N *action"]:
         """Draw one action for each row."""
         return torch.randint(
             self.space.num_actions, (len(obs),), generator=self._generator, device=obs.device
@@ -61,7 +61,7 @@ class RandomAgent:
 
     def observe(
         self,
-        actions: Int[Tensor, " N"],
+        actions: Shaped[Tensor, " N *action"],
         rewards: Float[Tensor, " N"],
         episode_ended: Bool[Tensor, " N"],
     ) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from algdistill.agents.base import Agent
+from algdistill.agents.loop_detector import LoopDetector
 from algdistill.tasks import BatchedTasks, TaskSpace
 
 
@@ -22,10 +23,18 @@ class EvaluationResult:
     Attributes:
         returns: Sums of the rewards that the agent saw.
         env_returns: Sums of the ground truth.
+        loops: Where the agent walked in unpaid circles; see `algdistill.agents.LoopDetector`.
     """
 
     returns: Float[np.ndarray, "N E"]
     env_returns: Float[np.ndarray, "N E"]
+    loops: Bool[np.ndarray, "N E"]
+
+    @property
+    def loop_share(self) -> Float[np.ndarray, " E"]:
+        """Share of the tasks, 0 to 1, in which the agent walked in circles, for each episode."""
+        share: Float[np.ndarray, " E"] = self.loops.mean(axis=0)
+        return share
 
 
 def evaluate_in_context(
@@ -52,6 +61,8 @@ def evaluate_in_context(
         raise ValueError(f"got num_episodes={num_episodes}, expected at least 1")
     shape = (num_episodes, tasks.num_tasks)
     returns, env_returns = torch.zeros(2, *shape, device=tasks.device)
+    detector = LoopDetector(tasks.num_tasks, tasks.episode_length, device=tasks.device)
+    loops = torch.zeros(shape, dtype=torch.bool, device=tasks.device)
     agent.reset(tasks.num_tasks, generator)
     obs = tasks.reset()
     for episode in range(num_episodes):
@@ -65,7 +76,9 @@ def evaluate_in_context(
                     f"{step + 1}, expected all to end at step {tasks.episode_length} only"
                 )
             agent.observe(actions, result.reward, ended)
+            detector.observe(obs, actions, result.reward)
             returns[episode] += result.reward
             env_returns[episode] += result.env_reward
             obs = result.obs
-    return EvaluationResult(returns.T.cpu().numpy(), env_returns.T.cpu().numpy())
+        loops[episode] = detector.episode_loops()
+    return EvaluationResult(*(column.T.cpu().numpy() for column in (returns, env_returns, loops)))

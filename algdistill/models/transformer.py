@@ -175,11 +175,33 @@ class ADTransformer(nn.Module):
         masked: Bool[Tensor, "B T"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "B T A"]:
-        """Logits of the action at every time step.
+        """Logits of the action at every time step: `encode`, then `predict`.
 
         Args:
             steps: What is known at each step.
             masked: Steps whose whole token is hidden behind the mask token.
+            cache: See `predict`.
+
+        Raises:
+            ValueError: See `predict`.
+        """
+        tokens = self.encode(steps)
+        if masked is not None:
+            tokens = torch.where(masked[..., None], self.mask_token, tokens)
+        return self.predict(tokens, cache)
+
+    def encode(self, steps: TimestepBatch) -> Float[Tensor, "B T D"]:
+        """Turn time steps into tokens, each by itself: a token says nothing of its neighbours."""
+        tokens: Float[Tensor, "B T D"] = self.encoder(steps)
+        return tokens
+
+    def predict(
+        self, tokens: Float[Tensor, "B T D"], cache: KeyValueCache | None = None
+    ) -> Float[Tensor, "B T A"]:
+        """Logits of the action at every time step, from the tokens of the steps up to it.
+
+        Args:
+            tokens: What `encode` made of the steps.
             cache: Filled with the new steps. One that already holds steps takes one more at a
                 time; an empty one takes any number.
 
@@ -187,22 +209,20 @@ class ADTransformer(nn.Module):
             ValueError: If there are more steps than the context holds, or several new ones for a
                 cache that is not empty.
         """
+        num_new = tokens.shape[1]
         past = 0 if cache is None else cache.num_steps
-        if past and steps.num_steps > 1:
+        if past and num_new > 1:
             raise ValueError(
-                f"got {steps.num_steps} steps for a cache that holds {past}, expected one at a "
+                f"got {num_new} steps for a cache that holds {past}, expected one at a "
                 "time: clear the cache to fill it anew"
             )
-        end = past + steps.num_steps
+        end = past + num_new
         if end > self.config.context_length:
             raise ValueError(
                 f"got {end} time steps, expected at most context_length="
                 f"{self.config.context_length}: drop the oldest ones"
             )
-        hidden = self.encoder(steps)
-        if masked is not None:
-            hidden = torch.where(masked[..., None], self.mask_token, hidden)
-        hidden = hidden + self.positions[past:end]
+        hidden = tokens + self.positions[past:end]
         for block in self.blocks:
             hidden = block(hidden, cache)
         if cache is not None:

@@ -5,7 +5,13 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["algdistill.histories.store", "algdistill.sources.tabular_q_learning"]
+    "name",
+    [
+        "algdistill.agents.in_context_agent",
+        "algdistill.agents.loop_detector",
+        "algdistill.histories.store",
+        "algdistill.sources.tabular_q_learning",
+    ],
 )
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(name))

@@ -46,6 +46,18 @@ def test_returns_are_those_of_each_episode_and_truth_is_kept_apart():
     assert [log[2][0] for log in agent.log] == [False, False, False, True] * 3
 
 
+def test_unpaid_circles_are_found_in_each_episode_of_each_task():
+    paid = torch.zeros(2, 9)
+    paid[0, 4] = 1.0
+    tasks = GridTasks(paid, episode_length=4)
+    result = evaluate_in_context(
+        ScriptedAgent(), tasks, num_episodes=5, generator=torch.Generator()
+    )
+    # Right, then against the wall three times: seen on (1, 1), then the same three times.
+    assert result.loops.tolist() == [[True] + [False] * 4, [True] * 5]
+    assert result.loop_share.tolist() == [1.0, 0.5, 0.5, 0.5, 0.5]
+
+
 def test_random_agent_earns_the_same_in_every_episode():
     tasks = dark_room_tasks(size=5)
     agent = RandomAgent(TaskSpace.of(tasks))
