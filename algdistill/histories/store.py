@@ -10,6 +10,7 @@ Axis letters: ``H`` histories, ``T`` time steps of the longest.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,16 @@ from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Int
 from zarr.codecs import ZstdCodec
 
 from algdistill.histories.schema import STEP_FIELDS, LearningHistory
 from algdistill.tasks import TaskSpace
 
 FORMAT_VERSION = 2
+_COLUMNS = (*STEP_FIELDS, "lengths", "task_ids")
+_MOST_HISTORIES_IN_A_CHUNK = 64
+_MOST_BYTES_IN_A_CHUNK = 2**25
 
 
 class HistoryStoreError(RuntimeError):
@@ -55,6 +60,7 @@ class HistoryStore:
     def __init__(self, group: zarr.Group, path: Path, num_dropped: int) -> None:
         self._group = group
         self._path = path
+        self._arrays = {name: _array(group, name, path) for name in _COLUMNS}
         self._num_histories = int(_integer(group, "num_histories"))
         self.num_dropped = num_dropped
         header: dict[str, Any] = json.loads(str(group.attrs["header"]))
@@ -70,7 +76,7 @@ class HistoryStore:
         space: TaskSpace,
         *,
         num_steps: int,
-        block_size: int = 64,
+        block_size: int | None = None,
         reward_dtype: str = "float32",
         metadata: Mapping[str, object] | None = None,
     ) -> HistoryStore:
@@ -80,7 +86,8 @@ class HistoryStore:
             path: A folder that does not exist yet.
             space: Observation and action spaces of the histories to come.
             num_steps: Most time steps of a history.
-            block_size: Histories in a chunk.
+            block_size: Histories in a chunk, which is read and written as a whole; without it 64,
+                or as many as keep observations below 32 MiB.
             reward_dtype: Type of the stored rewards; ``"uint8"`` suits binary ones.
             metadata: Kept with the store, and given to each history read from it.
 
@@ -90,6 +97,12 @@ class HistoryStore:
         """
         if path.exists():
             raise FileExistsError(f"{path} exists: open it, or choose a folder that does not")
+        if block_size is None:
+            bytes_of_step = space.observations.stored_dtype.itemsize * math.prod(
+                space.observations.shape
+            )
+            affordable = _MOST_BYTES_IN_A_CHUNK // (max(num_steps, 1) * bytes_of_step)
+            block_size = min(max(affordable, 1), _MOST_HISTORIES_IN_A_CHUNK)
         if num_steps < 1 or block_size < 1:
             raise ValueError(
                 f"got num_steps={num_steps} and block_size={block_size}, expected at least 1"
@@ -147,8 +160,14 @@ class HistoryStore:
                 f"{path} has format version {version!r}, expected {FORMAT_VERSION}: record it "
                 "again, or read it with the version of algdistill that wrote it"
             )
+        unknown = sorted({name for name, _ in group.members()} - set(_COLUMNS))
+        if unknown:
+            raise HistoryStoreError(
+                f"{path} holds {unknown}, expected no more than {list(_COLUMNS)}: move them out, "
+                "or read it with the version of algdistill that wrote it"
+            )
         committed = _integer(group, "num_histories")
-        rows = {name: _array(group, name, path).shape[0] for name in (*STEP_FIELDS, "lengths")}
+        rows = {name: _array(group, name, path).shape[0] for name in _COLUMNS}
         short = {name: count for name, count in rows.items() if count < committed}
         if short:
             raise HistoryStoreError(
@@ -162,9 +181,10 @@ class HistoryStore:
                 "half-written, probably by a killed run; they are left out",
                 stacklevel=2,
             )
-            if not read_only:
-                _resize(group, committed)
-        return cls(group, path, num_dropped)
+        store = cls(group, path, num_dropped)
+        if num_dropped and not read_only:
+            store._resize(committed)
+        return store
 
     def __len__(self) -> int:
         return self._num_histories
@@ -185,15 +205,20 @@ class HistoryStore:
         columns = {name: self._column(name, histories) for name in STEP_FIELDS}
         columns["lengths"] = np.array([len(history) for history in histories])
         columns["task_ids"] = np.array([history.task_id for history in histories])
-        _resize(self._group, new)
+        self._resize(new)
         for name, column in columns.items():
-            _array(self._group, name, self._path)[old:new] = column
+            self._arrays[name][old:new] = column
         self._group.attrs.update({"num_histories": new})
         self._num_histories = new
 
+    def _resize(self, num_histories: int) -> None:
+        """Give every array that many rows."""
+        for array in self._arrays.values():
+            array.resize((num_histories, *array.shape[1:]))
+
     def _column(self, name: str, histories: Sequence[LearningHistory]) -> np.ndarray:
         """One field of several histories, padded to ``num_steps``, in the stored type."""
-        array = _array(self._group, name, self._path)
+        array = self._arrays[name]
         column = np.zeros((len(histories), *array.shape[1:]), array.dtype)
         for row, history in enumerate(histories):
             if history.space != self.space:
@@ -214,6 +239,10 @@ class HistoryStore:
             column[row, : len(history)] = stored
         return column
 
+    def lengths(self) -> Int[np.ndarray, " H"]:
+        """Time steps of each history."""
+        return self._read_column("lengths", 0, len(self))
+
     def read(self, start: int = 0, stop: int | None = None) -> list[LearningHistory]:
         """Histories ``start … stop - 1``, all by default; whole blocks are read at once.
 
@@ -228,10 +257,7 @@ class HistoryStore:
             )
         if start == stop:
             return []
-        columns = {
-            name: self._read_column(name, start, stop)
-            for name in (*STEP_FIELDS, "lengths", "task_ids")
-        }
+        columns = {name: self._read_column(name, start, stop) for name in _COLUMNS}
         for name in ("rewards", "env_rewards"):
             columns[name] = columns[name].astype(np.float32)
         return [
@@ -251,13 +277,15 @@ class HistoryStore:
 
     def _read_column(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows of one array, with damage reported by name."""
-        array = _array(self._group, name, self._path)
+        array = self._arrays[name]
         # zarr would read a missing chunk as zeros.
-        if array.nchunks_initialized < -(-len(self) // self.block_size):
-            raise HistoryStoreError(
-                f"{self._path}: {name} lacks chunks ({array.nchunks_initialized} found): restore "
-                "the store from a copy or record it again"
-            )
+        for block in range(start // self.block_size, -(-stop // self.block_size)):
+            chunk = array.metadata.encode_chunk_key((block, *[0] * (array.ndim - 1)))
+            if not (self._path / name / chunk).exists():
+                raise HistoryStoreError(
+                    f"{self._path}: {name} lacks the chunk {chunk}: restore the store from a copy "
+                    "or record it again"
+                )
         try:
             return np.asarray(array[start:stop])
         except (RuntimeError, ValueError, OSError) as error:
@@ -282,9 +310,3 @@ def _integer(group: zarr.Group, name: str) -> int:
     value = group.attrs[name]
     assert isinstance(value, int)
     return value
-
-
-def _resize(group: zarr.Group, num_histories: int) -> None:
-    """Give every array that many rows."""
-    for _, array in group.arrays():
-        array.resize((num_histories, *array.shape[1:]))

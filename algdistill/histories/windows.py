@@ -2,47 +2,104 @@
 
 A window starts where an episode starts, as a context of the in-context agent does. Some start at
 the very beginning of a history: that is where an agent with an empty context stands.
-
-Axis letters: ``B`` windows, ``T`` time steps, ``*action`` the shape of an action.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Int, Shaped
-from torch import Tensor
 
+from algdistill.histories.pool import HistoryPool, WindowBatch
 from algdistill.histories.schema import LearningHistory
-from algdistill.timesteps import TimestepBatch
 
 
-@dataclass(frozen=True)
-class WindowBatch:
-    """Windows and the source's action at every one of their steps."""
-
-    steps: TimestepBatch
-    actions: Shaped[Tensor, "B T *action"]
-
-    def to(self, device: torch.device) -> WindowBatch:
-        """The same windows on a device."""
-        return WindowBatch(self.steps.to(device), self.actions.to(device))
-
-
-class WindowSampler:
-    """Draws windows from learning histories held in memory in their stored types.
+class WindowSource(ABC):
+    """Draws training windows; what `algdistill.training.Trainer` asks for.
 
     Args:
-        histories: Histories of one space.
-        window_length: Time steps of a window.
+        pool: Histories in memory.
+        window_length: Time steps of the longest windows.
+        shorter_lengths: Lengths that a batch may have instead, each as likely as
+            ``window_length``: whole episodes, ``range(20, 100, 20)``, or any, ``range(1, 100)``.
         start_fraction: Share of windows that start at the first step of their history; the others
             start at any episode that leaves room for a whole window.
         keep_every: Train on every ``keep_every``-th whole episode only.
         generator: The only source of randomness.
+
+    Attributes:
+        space: Observation and action spaces of the histories.
+        num_steps: Time steps of all histories.
+
+    Raises:
+        ValueError: If a share or a length is out of its range.
+    """
+
+    num_steps: int
+
+    def __init__(
+        self,
+        pool: HistoryPool,
+        *,
+        window_length: int,
+        shorter_lengths: Sequence[int],
+        start_fraction: float,
+        keep_every: int,
+        generator: np.random.Generator,
+    ) -> None:
+        if not 0.0 <= start_fraction <= 1.0:
+            raise ValueError(f"got start_fraction={start_fraction}, expected 0 to 1")
+        if window_length < 1:
+            raise ValueError(f"got window_length={window_length}, expected at least 1")
+        if not all(1 <= length < window_length for length in shorter_lengths):
+            raise ValueError(
+                f"got shorter_lengths={list(shorter_lengths)}, expected lengths from 1 up to, not "
+                f"including, window_length={window_length}"
+            )
+        self.space = pool.space
+        self.window_length = window_length
+        self.start_fraction = start_fraction
+        self.keep_every = keep_every
+        self.generator = generator
+        self._pool = pool
+        self._lengths = (*shorter_lengths, window_length)
+
+    def sample(self, batch_size: int) -> WindowBatch:
+        """Draw windows of one length: a history uniformly, then a start in it."""
+        length = self._lengths[0]
+        if len(self._lengths) > 1:
+            length = self._lengths[self.generator.integers(len(self._lengths))]
+        return self._pool.draw(self.generator, batch_size, length, self.start_fraction)
+
+    def _fill(self, slot: int, histories: Sequence[LearningHistory]) -> None:
+        """Put the kept episodes of histories into a slot of the pool."""
+        kept = histories
+        if self.keep_every != 1:
+            kept = [history.keep_every(self.keep_every) for history in histories]
+        check_length(min(len(history) for history in kept), self.window_length)
+        self._pool.fill(slot, kept)
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What JSON can hold; loading it continues the very same sequence of windows."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a source of the same histories and settings stood."""
+
+
+class WindowSampler(WindowSource):
+    """Draws windows from learning histories that are all held in memory, in their stored types.
+
+    Args:
+        histories: Histories of one space.
+        window_length: See `WindowSource`, as for all others.
+        start_fraction: Share of windows that start at the first step of their history.
+        generator: The only source of randomness.
+        keep_every: Train on every ``keep_every``-th whole episode only.
+        shorter_lengths: Lengths that a batch may have instead.
 
     Raises:
         ValueError: If there are no histories, their spaces differ, or one is shorter than a window.
@@ -56,79 +113,24 @@ class WindowSampler:
         start_fraction: float,
         generator: np.random.Generator,
         keep_every: int = 1,
+        shorter_lengths: Sequence[int] = (),
     ) -> None:
         if not histories:
             raise ValueError("got no learning histories, expected at least one: collect some first")
-        if not 0.0 <= start_fraction <= 1.0:
-            raise ValueError(f"got start_fraction={start_fraction}, expected 0 to 1")
         spaces = {history.space for history in histories}
         if len(spaces) > 1:
             raise ValueError(f"got histories of several spaces, expected one: {spaces}")
-        (self.space,) = spaces
-        kept = [history.keep_every(keep_every) for history in histories]
-        shortest = min(len(history) for history in kept)
-        if shortest < window_length:
-            raise ValueError(
-                f"got a history of {shortest} kept steps, expected at least window_length="
-                f"{window_length}: train the sources for longer or shorten the window"
-            )
-        self.window_length = window_length
-        self.start_fraction = start_fraction
-        self.generator = generator
-        self._gather(kept)
-
-    def _gather(self, histories: Sequence[LearningHistory]) -> None:
-        """Lay all histories end to end and list where windows may start."""
-        firsts, starts, counts = [], [], []
-        offset = 0
-        for history in histories:
-            room = len(history) - self.window_length
-            allowed = history.episode_starts[history.episode_starts <= room]
-            firsts.append(offset)
-            starts.append(allowed + offset)
-            counts.append(len(allowed))
-            offset += len(history)
-        self.num_steps = offset
-        self._firsts = np.array(firsts)
-        self._starts = np.concatenate(starts)
-        self._counts = np.array(counts)
-        self._first_choice = np.cumsum(self._counts) - self._counts
-        self._observations = np.concatenate([history.observations for history in histories])
-        self._actions = np.concatenate([history.actions for history in histories])
-        self._rewards = np.concatenate([history.rewards for history in histories])
-        ended = np.concatenate([history.terminated | history.truncated for history in histories])
-        self._episode_start = np.concatenate([[True], ended[:-1]])
-        self._episode_start[self._firsts] = True
-
-    def sample(self, batch_size: int) -> WindowBatch:
-        """Draw windows: a history uniformly, then a start in it."""
-        draws = self.generator.random((3, batch_size))
-        history = (draws[0] * len(self._firsts)).astype(np.int64)
-        choice = (draws[1] * self._counts[history]).astype(np.int64)
-        starts = self._starts[self._first_choice[history] + choice]
-        starts = np.where(draws[2] < self.start_fraction, self._firsts[history], starts)
-        return self._windows(starts)
-
-    def _windows(self, starts: Int[np.ndarray, " B"]) -> WindowBatch:
-        """The windows that start at given rows of the histories laid end to end."""
-        rows = starts[:, None] + np.arange(self.window_length)
-        previous = np.maximum(rows - 1, 0)
-        prev_action = self._taken(previous)
-        prev_reward = self._rewards[previous].astype(np.float32)
-        first = np.isin(starts, self._firsts)
-        prev_action[torch.from_numpy(first), 0] = self.space.actions.none()
-        prev_reward[first, 0] = 0.0
-        steps = TimestepBatch(
-            torch.from_numpy(self._observations[rows]).to(self.space.observations.dtype),
-            prev_action,
-            torch.from_numpy(prev_reward),
-            torch.from_numpy(self._episode_start[rows]),
+        (space,) = spaces
+        super().__init__(
+            HistoryPool(space, [sum(len(history) for history in histories)]),
+            window_length=window_length,
+            shorter_lengths=shorter_lengths,
+            start_fraction=start_fraction,
+            keep_every=keep_every,
+            generator=generator,
         )
-        return WindowBatch(steps, self._taken(rows))
-
-    def _taken(self, rows: Int[np.ndarray, "B T"]) -> Shaped[Tensor, "B T *action"]:
-        """The actions at given rows, as tasks take them."""
-        return torch.from_numpy(self._actions[rows]).to(self.space.actions.dtype)
+        self._fill(0, histories)
+        self.num_steps = self._pool.num_steps(0)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator: loading it continues the very same sequence of windows."""
@@ -137,3 +139,12 @@ class WindowSampler:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a sampler over the same histories stood."""
         self.generator.bit_generator.state = state["generator"]
+
+
+def check_length(shortest: int, window_length: int) -> None:
+    """Refuse histories shorter than a window with a `ValueError`."""
+    if shortest < window_length:
+        raise ValueError(
+            f"got a history of {shortest} kept steps, expected at least window_length="
+            f"{window_length}: train the sources for longer or shorten the window"
+        )

@@ -14,7 +14,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from algdistill.histories.windows import WindowSampler
+from algdistill.histories.windows import WindowSource
 from algdistill.models.checkpoint import save_model
 from algdistill.models.transformer import ADTransformer
 from algdistill.training.config import TrainingConfig
@@ -64,7 +64,7 @@ class Trainer:
     def __init__(
         self,
         model: ADTransformer,
-        sampler: WindowSampler,
+        sampler: WindowSource,
         config: TrainingConfig,
         run_dir: Path,
         *,

@@ -9,7 +9,10 @@ import pytest
 import zarr
 
 from algdistill.histories import HistoryStore, HistoryStoreError
+from algdistill.spaces import Discrete, Pixels
 from algdistill.tasks import TaskSpace
+
+from .numbered import filmed_history
 
 FIELDS = ("observations", "actions", "rewards", "env_rewards", "terminated", "truncated")
 
@@ -169,7 +172,7 @@ def test_chunk_cut_short_is_found(tmp_path, store):
 
 def test_missing_chunk_is_found(tmp_path, store):
     chunk_files(tmp_path, "terminated")[2].unlink()
-    with pytest.raises(HistoryStoreError, match="terminated lacks chunks"):
+    with pytest.raises(HistoryStoreError, match="terminated lacks the chunk c/2/0"):
         HistoryStore.open(tmp_path / "store").read()
 
 
@@ -190,6 +193,50 @@ def test_other_formats_and_other_folders_are_refused(tmp_path, store):
         HistoryStore.open(tmp_path / "other")
     with pytest.raises(FileExistsError, match="exists"):
         HistoryStore.create(tmp_path / "store", store.space, num_steps=1)
+
+
+def test_fields_missing_or_unknown_are_refused(tmp_path, store):
+    group = zarr.open_group(tmp_path / "store")
+    group.create_array("values", shape=(10,), dtype="float32")
+    with pytest.raises(HistoryStoreError, match=r"holds \['values'\], expected no more than"):
+        HistoryStore.open(tmp_path / "store")
+    del group["values"]
+    del group["actions"]
+    with pytest.raises(HistoryStoreError, match="no array 'actions'"):
+        HistoryStore.open(tmp_path / "store")
+
+
+def test_an_empty_store_reads_as_nothing(tmp_path, histories):
+    HistoryStore.create(tmp_path / "s", histories[0].space, num_steps=60).append([])
+    store = HistoryStore.open(tmp_path / "s")
+    assert len(store) == len(store.lengths()) == 0
+    assert store.read() == []
+    assert list(store.blocks()) == []
+
+
+def test_lengths_are_those_of_the_histories(tmp_path, make_history):
+    store = HistoryStore.create(tmp_path / "s", make_history().space, num_steps=60, block_size=2)
+    store.append([make_history(num_steps=length) for length in (60, 1, 33)])
+    assert store.lengths().tolist() == [60, 1, 33]
+
+
+def test_chunks_of_frames_stay_small(tmp_path):
+    frames = TaskSpace(Pixels(72, 96), Discrete(8))
+    store = HistoryStore.create(tmp_path / "s", frames, num_steps=500)
+    assert store.block_size == 3  # 10.4 MB each
+    long = HistoryStore.create(tmp_path / "l", frames, num_steps=5000)
+    assert long.block_size == 1
+    symbols = TaskSpace.symbolic((9, 9), 5)
+    assert HistoryStore.create(tmp_path / "p", symbols, num_steps=800).block_size == 64
+
+
+def test_frames_and_continuous_actions_come_back(tmp_path):
+    written = [filmed_history(task, 60, 10) for task in range(3)]
+    store = HistoryStore.create(tmp_path / "s", written[0].space, num_steps=60)
+    store.append(written)
+    for history, expected in zip(HistoryStore.open(tmp_path / "s").read(), written, strict=True):
+        assert history.space == expected.space
+        assert_equal(history, expected)
 
 
 def test_histories_that_do_not_fit_are_refused(store, make_history):

@@ -6,23 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algdistill.histories import LearningHistory, WindowSampler
+from algdistill.histories import WindowSampler
 from algdistill.tasks import TaskSpace
 
-
-def numbered_history(task_id, num_steps, episode_length):
-    """Observations name the history and the row; actions and rewards follow from the row."""
-    rows = np.arange(num_steps)
-    return LearningHistory(
-        space=TaskSpace.symbolic((50, 1000), 7),
-        task_id=task_id,
-        observations=np.stack([np.full(num_steps, task_id), rows], axis=1),
-        actions=rows % 7,
-        rewards=(rows * 0.5).astype(np.float32),
-        env_rewards=np.zeros(num_steps, np.float32),
-        terminated=np.zeros(num_steps, bool),
-        truncated=rows % episode_length == episode_length - 1,
-    )
+from .numbered import filmed_history, numbered_history
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,6 +91,79 @@ def test_state_continues_the_same_windows(sampler, histories):
     assert all(torch.equal(other.sample(8).steps.obs, obs) for obs in expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(40, 60), min_size=1, max_size=4),
+    shorter=st.sets(st.integers(1, 39), max_size=5),
+    episode_length=st.integers(1, 15),
+    seed=st.integers(0, 1000),
+)
+def test_batches_of_mixed_lengths_are_as_right_as_whole_ones(
+    lengths, shorter, episode_length, seed
+):
+    sampler = WindowSampler(
+        [numbered_history(task, length, episode_length) for task, length in enumerate(lengths)],
+        window_length=40,
+        shorter_lengths=sorted(shorter),
+        start_fraction=0.3,
+        generator=np.random.default_rng(seed),
+    )
+    for _ in range(8):
+        batch = sampler.sample(32)
+        assert batch.steps.num_steps in shorter | {40}
+        task, row = batch.steps.obs.unbind(-1)
+        assert (task == task[:, :1]).all()
+        assert (row[:, 1:] == row[:, :-1] + 1).all()
+        assert (row[:, 0] % episode_length == 0).all()
+        assert torch.equal(batch.actions, row % 7)
+
+
+def test_each_length_is_as_likely_and_short_windows_reach_the_end_of_a_history():
+    sampler = WindowSampler(
+        [numbered_history(0, 100, 10)],
+        window_length=40,
+        shorter_lengths=range(10, 40, 10),
+        start_fraction=0.0,
+        generator=np.random.default_rng(0),
+    )
+    batches = [sampler.sample(16) for _ in range(2000)]
+    counts = np.bincount([batch.steps.num_steps for batch in batches])
+    assert counts[[10, 20, 30, 40]] / 2000 == pytest.approx(np.full(4, 0.25), abs=0.04)
+    latest = {}
+    for batch in batches:
+        length = batch.steps.num_steps
+        latest[length] = max(latest.get(length, 0), batch.steps.obs[:, -1, 1].max().item())
+    assert latest == {10: 99, 20: 99, 30: 99, 40: 99}
+
+
+def test_without_shorter_lengths_nothing_is_drawn_for_the_length(histories):
+    """So that windows of one length stay what they were."""
+    settings = {"window_length": 40, "start_fraction": 0.2}
+    sampler = WindowSampler(histories, **settings, generator=np.random.default_rng(5))
+    sampler.sample(64)
+    plain = np.random.default_rng(5)
+    plain.random((3, 64))
+    assert sampler.generator.bit_generator.state == plain.bit_generator.state
+
+
+def test_frames_stay_uint8_and_continuous_actions_float():
+    sampler = WindowSampler(
+        [filmed_history(task, 60, 10) for task in range(3)],
+        window_length=40,
+        start_fraction=0.3,
+        generator=np.random.default_rng(0),
+    )
+    batch = sampler.sample(32)
+    assert batch.steps.obs.dtype == torch.uint8
+    assert batch.steps.obs.shape == (32, 40, 4, 4, 3)
+    row = batch.steps.obs[..., 3, 3, 2].float()
+    assert (row[:, 1:] == row[:, :-1] + 1).all()
+    assert (row[:, 0] == 0).any()
+    assert torch.equal(batch.actions, torch.stack([row, -row], dim=-1) / 256)
+    previous = torch.stack([row - 1, 1 - row], dim=-1) / 256
+    assert torch.equal(batch.steps.prev_action, previous * (row > 0)[..., None])
+
+
 def test_what_cannot_be_sampled_is_refused(histories, make_history):
     def sampler(chosen, **settings):
         defaults = {"window_length": 40, "start_fraction": 0.2}
@@ -117,5 +177,10 @@ def test_what_cannot_be_sampled_is_refused(histories, make_history):
         sampler(histories, window_length=60, keep_every=2)
     with pytest.raises(ValueError, match="start_fraction=2"):
         sampler(histories, start_fraction=2.0)
+    for shorter in ((0,), (40,), (20, 41)):
+        with pytest.raises(ValueError, match=r"shorter_lengths=.*window_length=40"):
+            sampler(histories, shorter_lengths=shorter)
+    with pytest.raises(ValueError, match="window_length=0"):
+        sampler(histories, window_length=0)
     with pytest.raises(ValueError, match="several spaces"):
         sampler([*histories, replace(histories[0], space=TaskSpace.symbolic((9, 9), 5))])
