@@ -6,21 +6,18 @@ Prints one row for each measurement; with ``--json`` one object ``{"rows": [...]
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from dark_room import PlainDarkRoom
 from timing import Row, interleaved, rate, row, show
 from torch import Tensor, nn
 
 from algdistill.agents import InContextAgent
-from algdistill.histories import HistoryStore, LearningHistory, WindowSampler
+from algdistill.histories import LearningHistory, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig
 from algdistill.sources import (
     UCB1,
@@ -105,51 +102,6 @@ def source_rows() -> list[Row]:
     )
     plain = speeds.pop(baseline)
     return [row(name, "steps/CPU-s", speed, baseline, plain) for name, speed in speeds.items()]
-
-
-def store_rows(histories: list[LearningHistory]) -> list[Row]:
-    """Size on disk, and reading windows."""
-    num_steps = sum(len(history) for history in histories)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "histories"
-        store = HistoryStore.create(
-            path, histories[0].space, num_steps=len(histories[0]), reward_dtype="uint8"
-        )
-        store.append(histories)
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        raw = sum(
-            value.nbytes for history in histories for value in vars(history).values()
-            if isinstance(value, np.ndarray)
-        )  # fmt: skip
-        sampler = WindowSampler(
-            store.read(),
-            window_length=CONTEXT,
-            start_fraction=0.2,
-            generator=np.random.default_rng(0),
-        )
-        rewards = zarr.open_group(path, mode="r")["rewards"]
-        rng = np.random.default_rng(0)
-
-        def many_windows() -> int:
-            return sampler.sample(64).actions.numel()
-
-        def one_window() -> int:
-            history = rng.integers(len(histories))
-            start = rng.integers(len(histories[0]) - CONTEXT)
-            assert isinstance(rewards, zarr.Array)
-            rewards[history, start : start + CONTEXT]
-            return CONTEXT
-
-        return [
-            row("store", "bytes/step", size / num_steps, "in memory", raw / num_steps),
-            row(
-                "random windows",
-                "steps/s",
-                rate(many_windows),
-                "one field read window by window from zarr",
-                rate(one_window),
-            ),
-        ]
 
 
 class StockTransformer(nn.Module):
@@ -252,7 +204,6 @@ def main() -> None:
     )
     rows = [
         *source_rows(),
-        *store_rows(histories),
         training_row(model, histories),
         acting_row(model),
     ]
