@@ -14,6 +14,7 @@ from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_p
 from vlmreward_envs.dark_room import DARK_ROOM_HARD, DarkRoomTasks
 from vlmreward_envs.grid import Move
 from vlmreward_envs.key_to_door import DarkKeyToDoorTasks
+from vlmreward_envs.watermaze import WatermazeTasks
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 GAP = 12
@@ -59,10 +60,25 @@ def adversarial_bandit():
     return side_by_side(*frames)
 
 
+def watermaze():
+    """The map beside what the agent sees, three times as large: at the start, and on the way."""
+    tasks = WatermazeTasks(torch.tensor([8]), torch.tensor([8]))
+    frames = []
+    for num_steps in (0, 10):
+        for _ in range(num_steps):
+            tasks.advance(tasks.optimal_actions())
+        seen = np.kron(tasks.observe()[0].numpy(), np.ones((3, 3, 1), np.uint8))
+        edge = ((224 - len(seen)) // 2,) * 2
+        seen = np.pad(seen, (edge, (0, 0), (0, 0)), constant_values=255)
+        frames += [tasks.render()[0].numpy(), seen]
+    return side_by_side(*frames)
+
+
 PICTURES = {
     "adversarial_bandit": adversarial_bandit,
     "dark_room": dark_room,
     "key_to_door": key_to_door,
+    "watermaze": watermaze,
 }
 
 
@@ -74,11 +90,14 @@ def test_picture_is_what_is_drawn(name):
     assert np.abs(shown.astype(int) - PICTURES[name]()).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["dark_room", "key_to_door"])
+@pytest.mark.parametrize("name", ["dark_room", "key_to_door", "watermaze"])
 def test_pictures_of_many_tasks_are_those_of_each(name):
     if name == "dark_room":
         together = DarkRoomTasks(torch.arange(289), DARK_ROOM_HARD)
         alone = DarkRoomTasks(torch.tensor([77]), DARK_ROOM_HARD)
+    elif name == "watermaze":
+        together = WatermazeTasks(torch.arange(100), torch.arange(100))
+        alone = WatermazeTasks(torch.tensor([77]), torch.tensor([77]))
     else:
         together = DarkKeyToDoorTasks(torch.arange(100), torch.arange(100))
         alone = DarkKeyToDoorTasks(torch.tensor([77]), torch.tensor([77]))
