@@ -10,9 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from dark_room import PlainDarkRoom
+from stable_baselines3 import A2C
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from timing import Row, interleaved, rate, row, show
 from torch import Tensor, nn
 
@@ -21,6 +27,8 @@ from algdistill.histories import LearningHistory, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig
 from algdistill.sources import (
     UCB1,
+    ActorCritic,
+    ActorCriticConfig,
     NoisyOracle,
     NoisyOracleConfig,
     SourceFleet,
@@ -102,6 +110,56 @@ def source_rows() -> list[Row]:
     )
     plain = speeds.pop(baseline)
     return [row(name, "steps/CPU-s", speed, baseline, plain) for name, speed in speeds.items()]
+
+
+class SharedPerceptron(BaseFeaturesExtractor):
+    """The fleet's network for SB3, which has already encoded observations one-hot."""
+
+    def __init__(self, observation_space: gym.Space[Any], width: int) -> None:
+        super().__init__(observation_space, width)
+        num_inputs = get_flattened_obs_dim(observation_space)
+        self.layers = nn.Sequential(
+            nn.Linear(num_inputs, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
+        )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return what policy and value share."""
+        return self.layers(observations)
+
+
+def actor_critic_row() -> Row:
+    """Steps of neural source learners, recorded, beside one of SB3's with the same network."""
+    width, num_learners, rollout_length = 32, 1000, 20
+    ids = torch.arange(num_learners)
+    config = ActorCriticConfig(
+        num_episodes=10, hidden_size=width, num_layers=2, rollout_length=rollout_length
+    )
+    fleet = ActorCritic(DarkRoomTasks(ids % 81), config, ids)
+    agent = A2C(
+        "MlpPolicy",
+        DummyVecEnv([lambda: Monitor(PlainDarkRoom((7, 1)))]),
+        n_steps=rollout_length,
+        policy_kwargs={
+            "features_extractor_class": SharedPerceptron,
+            "features_extractor_kwargs": {"width": width},
+            "net_arch": [],
+        },
+        seed=0,
+        device="cpu",
+    )
+
+    def train_sb3() -> int:
+        agent.learn(2000)
+        return 2000
+
+    name = f"actor-critic, {width}x{width}, {num_learners:,}"
+    speeds = interleaved(
+        {name: lambda: sum(len(history) for history in fleet.train()), "sb3": train_sb3},
+        num_rounds=4,
+        clock=time.process_time,
+    )
+    baseline = "SB3's A2C, one learner, same network"
+    return row(name, "steps/CPU-s", speeds[name], baseline, speeds["sb3"])
 
 
 class StockTransformer(nn.Module):
@@ -204,6 +262,7 @@ def main() -> None:
     )
     rows = [
         *source_rows(),
+        actor_critic_row(),
         training_row(model, histories),
         acting_row(model),
     ]

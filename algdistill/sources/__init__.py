@@ -4,6 +4,7 @@
 imported by its own name.
 """
 
+from algdistill.sources.actor_critic import ActorCritic, ActorCriticConfig
 from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingConfig, UCB1Config
 from algdistill.sources.fleet import FleetConfig, SourceFleet
 from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
@@ -12,6 +13,8 @@ from algdistill.sources.tabular_q_learning import TabularQLearning, TabularQLear
 
 __all__ = [
     "UCB1",
+    "ActorCritic",
+    "ActorCriticConfig",
     "FleetConfig",
     "NoisyOracle",
     "NoisyOracleConfig",

@@ -12,10 +12,13 @@ and takes steps of Adam down the clipped loss (Schulman et al. 2017,
 
 .. math:: L = -\mathbb{E}_t \min\bigl(\rho_t \hat A_t,
     \text{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\,\hat A_t\bigr)
-    + c_v\,\mathbb{E}_t\,(V(s_t) - \hat A_t - V_\text{old}(s_t))^2 - c_e\,\mathbb{E}_t\,H(\pi(s_t))
+    + c_v (1 - \gamma)^2\,\mathbb{E}_t\,(V(s_t) - \hat A_t - V_\text{old}(s_t))^2
+    - c_e\,\mathbb{E}_t\,H(\pi(s_t))
 
 With a single step for each rollout every ratio is 1, and this is the synchronous A3C, A2C (Mnih et
-al. 2016), that Laskin et al. 2022 distil; with several it is PPO.
+al. 2016), that Laskin et al. 2022 distil; with several it is PPO. The network's own output is
+:math:`(1 - \gamma) V`, no larger than a reward whatever the discount: a value near 100 would be
+learned slowly, and its error would drown the policy's in the layers that both share.
 
 Axis letters: ``N`` learners, ``E`` tasks of each, ``R`` = N · E, ``T`` steps of a rollout, ``B`` =
 T · E, ``A`` actions.
@@ -36,8 +39,10 @@ from algdistill.sources.stacked_networks import (
     FirstLayer,
     StackedActorCritic,
     WeightStreams,
+    feature_layer,
     symbolic_layer,
 )
+from algdistill.spaces import Embedding, Pixels, Symbolic, TaskSpace
 from algdistill.tasks import BatchedStep, BatchedTasks
 
 
@@ -48,15 +53,16 @@ class ActorCriticConfig(FleetConfig):
     Attributes:
         num_episodes: Episodes each learner trains for, in each of its tasks.
         num_actors: Tasks that one learner acts in side by side, ``E``.
-        hidden_sizes: Widths of the policy's layers, multiples of `WIDTH_MULTIPLE`.
+        hidden_size: Width of the network's layers, a multiple of `WIDTH_MULTIPLE`.
+        num_layers: Layers before the head.
         rollout_length: Steps in every task between two updates.
         num_epochs: How often an update goes through its rollout.
-        num_minibatches: Steps of Adam in each epoch; ``k`` takes every ``k``-th step of the rollout.
+        num_minibatches: Steps of Adam in each epoch; with ``k``, each sees every ``k``-th step.
         learning_rate: Of Adam.
         discount: Gamma, in [0, 1).
         gae_lambda: Lambda, in [0, 1].
         clip_range: Epsilon, how far a ratio may gain from 1.
-        value_coefficient: Weight of the value's squared error.
+        value_coefficient: Weight of the squared error of (1 - gamma) times the value.
         entropy_coefficient: Weight of the policy's entropy, in nats.
         max_grad_norm: Longest gradient of a learner; longer ones are shortened to it.
 
@@ -65,7 +71,8 @@ class ActorCriticConfig(FleetConfig):
     """
 
     num_actors: int = 1
-    hidden_sizes: tuple[int, ...] = (32, 32)
+    hidden_size: int = 32
+    num_layers: int = 2
     rollout_length: int = 20
     num_epochs: int = 1
     num_minibatches: int = 1
@@ -79,15 +86,12 @@ class ActorCriticConfig(FleetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_actors", "rollout_length", "num_epochs"):
+        for name in ("num_actors", "num_layers", "rollout_length", "num_epochs"):
             self._check_range(name, 1.0)
-        self._check_range("num_minibatches", 1.0, self.rollout_length * self.num_actors)
-        if not self.hidden_sizes or any(
-            width < 1 or width % WIDTH_MULTIPLE for width in self.hidden_sizes
-        ):
+        self._check_range("num_minibatches", 1.0, float(self.rollout_length * self.num_actors))
+        if self.hidden_size < 1 or self.hidden_size % WIDTH_MULTIPLE:
             raise ValueError(
-                f"got hidden_sizes={self.hidden_sizes}, expected at least one width, all of them "
-                f"multiples of {WIDTH_MULTIPLE}"
+                f"got hidden_size={self.hidden_size}, expected a multiple of {WIDTH_MULTIPLE}"
             )
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             self._check_range(name, 1e-9)
@@ -100,8 +104,8 @@ class ActorCriticConfig(FleetConfig):
 class ActorCritic(SourceFleet[ActorCriticConfig]):
     """Independent actor–critics; learner ``i`` acts in tasks ``i * E … (i + 1) * E - 1``.
 
-    A learner's histories depend on its tasks and its seeds only. On a CPU they are the same alone as
-    in a fleet of thousands, with the same number of threads; on other devices as far as kernels
+    A learner's histories depend on its tasks and its seeds only. On a CPU they are the same alone
+    as in a fleet of thousands, with the same number of threads; on other devices as far as kernels
     round alike.
 
     Args:
@@ -109,10 +113,12 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
         config: Settings shared by all.
         learner_seeds: One seed for each task. A task's seed decides which actions are drawn in it;
             that of a learner's first task also its initial weights.
-        first_layer: Reads observations that are not symbolic.
+        first_layer: Reads observations; needed for pixels only.
 
     Raises:
-        ValueError: If there is not one seed for each task, or the tasks cannot be divided.
+        ValueError: If there is not one seed for each task, the tasks cannot be divided, or they
+            show pixels and nothing reads them.
+        TypeError: If actions are not discrete.
 
     Example:
         >>> import torch
@@ -139,13 +145,18 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
                 f"got {tasks.num_tasks} tasks, expected a multiple of num_actors="
                 f"{config.num_actors}"
             )
-        self._first_layer = first_layer or symbolic_layer(tasks.observation_sizes)
+        self._first_layer = first_layer or _layer_for(self._space)
+        self._num_actions = self._space.num_actions
         self._forget()
 
     def _forget(self) -> None:
         streams = WeightStreams(self._origins[:: self._config.num_actors])
         self.network = StackedActorCritic(
-            streams, self._first_layer, self._config.hidden_sizes, self._tasks.num_actions
+            streams,
+            self._first_layer,
+            self._config.hidden_size,
+            self._config.num_layers,
+            self._num_actions,
         )
         self._optimizer = torch.optim.Adam(
             self.network.parameters(), self._config.learning_rate, eps=1e-5, fused=True
@@ -155,9 +166,8 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
     @torch.no_grad()
     def _act(self, obs: Shaped[Tensor, "R ..."], step: int) -> Int[Tensor, " R"]:
         """Draw from the policy."""
-        per_learner = obs.unflatten(0, (-1, self._config.num_actors))
-        logits, values = self.network(per_learner)
-        log_probs = logits.log_softmax(dim=-1)
+        per_learner = obs.reshape(-1, self._config.num_actors, *obs.shape[1:])
+        log_probs, values = self._evaluate(per_learner)
         below = log_probs.exp().cumsum(dim=-1) <= self._draw(step, 1).view(*values.shape, 1)
         actions = below[..., :-1].sum(dim=-1)
         chosen = log_probs.gather(-1, actions[..., None])[..., 0]
@@ -174,7 +184,7 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
                 drawn,
                 log_probs,
                 values,
-                result.next_obs.unflatten(0, tuple(shape)),
+                result.next_obs.reshape(obs.shape),
                 result.reward.view(shape),
                 result.terminated.view(shape),
                 (result.terminated | result.truncated).view(shape),
@@ -184,11 +194,18 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
             self._update(_Step.stacked(self._rollout))
             self._rollout.clear()
 
+    def _evaluate(
+        self, obs: Shaped[Tensor, "N B ..."]
+    ) -> tuple[Float[Tensor, "N B A"], Float[Tensor, "N B"]]:
+        """Return the logarithms of all actions' probabilities, and the values."""
+        logits, scaled_values = self.network(obs)
+        return logits.log_softmax(dim=-1), scaled_values / (1.0 - self._config.discount)
+
     def _update(self, rollout: _Step) -> None:
         """Take all steps of Adam that a rollout is good for."""
         config = self._config
         with torch.no_grad():
-            _, next_values = self.network(rollout.next_obs.flatten(1, 2))
+            _, next_values = self._evaluate(rollout.next_obs.flatten(1, 2))
             advantages = lambda_advantages(
                 rollout.rewards,
                 rollout.values,
@@ -226,18 +243,31 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
     ) -> Float[Tensor, ""]:
         """The sum of all learners' losses, each of which moves its own weights only."""
         config = self._config
-        logits, values = self.network(obs)
-        log_probs = logits.log_softmax(dim=-1)
+        log_probs, values = self._evaluate(obs)
         ratio = (log_probs.gather(-1, actions[..., None])[..., 0] - old_log_probs).exp()
         clipped = ratio.clamp(1.0 - config.clip_range, 1.0 + config.clip_range)
         gain = torch.minimum(ratio * advantages, clipped * advantages)
         entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
         loss = (
-            config.value_coefficient * (values - returns).square()
+            config.value_coefficient * ((1.0 - config.discount) * (values - returns)).square()
             - gain
             - config.entropy_coefficient * entropy
         )
         return loss.mean(dim=1).sum()
+
+
+def _layer_for(space: TaskSpace) -> FirstLayer:
+    """What reads the observations of a space."""
+    match space.observations:
+        case Symbolic(sizes):
+            return symbolic_layer(sizes)
+        case Embedding(dim):
+            return feature_layer(dim)
+        case Pixels() as pixels:
+            raise ValueError(
+                f"got observations {pixels} and no first_layer, expected one that reads them, or "
+                "tasks that show a frozen encoder's embeddings"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -98,7 +97,9 @@ class StackedLookup(nn.Module):
     ) -> None:
         super().__init__()
         num_rows = sum(observation_sizes)
-        self.weight = streams.uniform(num_rows, width, bound=1.0 / math.sqrt(len(observation_sizes)))
+        self.weight = streams.uniform(
+            num_rows, width, bound=1.0 / math.sqrt(len(observation_sizes))
+        )
         device = self.weight.device
         first = torch.tensor(observation_sizes, device=device).cumsum(0).roll(1)
         first[0] = 0
@@ -133,7 +134,8 @@ class StackedActorCritic(nn.Module):
     Args:
         streams: Where initial weights come from.
         first_layer: Reads observations.
-        hidden_sizes: Widths, the first of them the first layer's.
+        hidden_size: ``H``.
+        num_layers: Layers before the head, the first included.
         num_actions: ``A``.
     """
 
@@ -141,25 +143,26 @@ class StackedActorCritic(nn.Module):
         self,
         streams: WeightStreams,
         first_layer: FirstLayer,
-        hidden_sizes: Sequence[int],
+        hidden_size: int,
+        num_layers: int,
         num_actions: int,
     ) -> None:
         super().__init__()
         self._num_actions = num_actions
         self.layers = nn.ModuleList(
             [
-                first_layer(streams, hidden_sizes[0]),
-                *(StackedLinear(streams, *sizes) for sizes in pairwise(hidden_sizes)),
+                first_layer(streams, hidden_size),
+                *(StackedLinear(streams, hidden_size, hidden_size) for _ in range(num_layers - 1)),
             ]
         )
         num_outputs = math.ceil((num_actions + 1) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-        self.head_weight = streams.zeros(hidden_sizes[-1], num_outputs)
+        self.head_weight = streams.zeros(hidden_size, num_outputs)
         self.head_bias = streams.zeros(1, num_outputs)
 
     def forward(
         self, obs: Shaped[Tensor, "N B ..."]
     ) -> tuple[Float[Tensor, "N B A"], Float[Tensor, "N B"]]:
-        """Return the logits of all actions, and the values."""
+        """Return the logits of all actions, and one more number that is to be the value's."""
         hidden = obs
         for layer in self.layers:
             hidden = torch.tanh(layer(hidden))

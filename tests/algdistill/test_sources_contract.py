@@ -11,6 +11,8 @@ import torch
 from algdistill import sources
 from algdistill.sources import (
     UCB1,
+    ActorCritic,
+    ActorCriticConfig,
     NoisyOracle,
     NoisyOracleConfig,
     SourceFleet,
@@ -48,6 +50,8 @@ CASES = {
     "q_learning": (TabularQLearning, TabularQLearningConfig(6, exploration_episodes=4), rooms),
     "q_learning_hard": (TabularQLearning, TabularQLearningConfig(4), hard_rooms),
     "q_learning_key": (TabularQLearning, TabularQLearningConfig(3), key_rooms),
+    "actor_critic": (ActorCritic, ActorCriticConfig(6, learning_rate=0.01), rooms),
+    "actor_critic_key": (ActorCritic, ActorCriticConfig(3, rollout_length=30), key_rooms),
     "ucb1": (UCB1, UCB1Config(2), bandits),
     "thompson_sampling": (ThompsonSampling, ThompsonSamplingConfig(2), bandits),
     "noisy_oracle": (NoisyOracle, NoisyOracleConfig(6), rooms),
