@@ -1,21 +1,30 @@
 """The one face `algdistill` asks of a set of tasks: many of them, stepped together.
 
 Axis letters: ``N`` tasks, ``O`` components of a symbolic observation, ``*obs`` the shape of any
-observation, ``*action`` that of an action (none where actions are discrete).
+observation, ``*action`` that of an action (none where actions are discrete), ``M`` frames of
+``H W`` pixels, ``D`` width of an embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from algdistill.spaces import TaskSpace
+from algdistill.spaces import Pixels, TaskSpace
 
-__all__ = ["BatchedStep", "BatchedTasks", "StepResult", "TaskSpace", "flat_observation"]
+__all__ = [
+    "BatchedStep",
+    "BatchedTasks",
+    "EmbeddedObservations",
+    "StepResult",
+    "TaskSpace",
+    "flat_observation",
+]
 
 
 @runtime_checkable
@@ -111,6 +120,76 @@ class BatchedTasks(Protocol):
     def step(self, actions: Shaped[Tensor, " N *action"]) -> BatchedStep:
         """Take one action in every task; see `BatchedStep` for what happens at episode ends."""
         ...
+
+
+class EmbeddedObservations:
+    """Tasks that show frames, seen through a frozen encoder: observations are its embeddings.
+
+    Each frame is embedded once, as it is shown; nothing is kept.
+
+    Args:
+        tasks: They show frames.
+        embed: Frames to embeddings, float32, on the device of the tasks.
+
+    Raises:
+        ValueError: If the tasks show something else, or ``embed`` returns something else.
+
+    Example:
+        >>> from algdistill.tasks_fake import PixelRoomTasks
+        >>> tasks = PixelRoomTasks(torch.tensor([0, 8]))
+        >>> seen = EmbeddedObservations(tasks, lambda frames: frames.float().mean((1, 2)))
+        >>> TaskSpace.of(seen).observations
+        Embedding(dim=3)
+    """
+
+    observation_dtype = torch.float32
+
+    def __init__(
+        self,
+        tasks: BatchedTasks,
+        embed: Callable[[UInt8[Tensor, "M H W 3"]], Float[Tensor, "M D"]],
+    ) -> None:
+        shown = TaskSpace.of(tasks).observations
+        if not isinstance(shown, Pixels):
+            raise ValueError(f"got tasks that show {shown}, expected Pixels")
+        self._tasks = tasks
+        self._embed = embed
+        blank = embed(torch.zeros(1, *shown.shape, dtype=torch.uint8, device=tasks.device))
+        if blank.ndim != 2 or blank.dtype != torch.float32 or blank.device != tasks.device:
+            raise ValueError(
+                f"got embeddings of shape {tuple(blank.shape)}, {blank.dtype} and {blank.device}, "
+                f"expected (N, D), torch.float32 and {tasks.device}"
+            )
+        self.observation_shape = (blank.shape[1],)
+        self.num_tasks = tasks.num_tasks
+        self.episode_length = tasks.episode_length
+        self.task_ids = tasks.task_ids
+        self.device = tasks.device
+        # What only some tasks have: their kind of action, and what is best.
+        for name in ("num_actions", "action_dim", "optimal_actions"):
+            if hasattr(tasks, name):
+                setattr(self, name, getattr(tasks, name))
+
+    def reset(self) -> Float[Tensor, "N D"]:
+        """Start over with the first episode of every task."""
+        return self._embed(self._tasks.reset())
+
+    def step(self, actions: Shaped[Tensor, " N *action"]) -> StepResult:
+        """Take one action in every task."""
+        result = self._tasks.step(actions)
+        obs = self._embed(result.obs)
+        next_obs, ended = obs, result.terminated | result.truncated
+        if ended.any():
+            next_obs = obs.clone()
+            next_obs[ended] = self._embed(result.next_obs[ended])
+        return StepResult(
+            obs=obs,
+            next_obs=next_obs,
+            reward=result.reward,
+            env_reward=result.env_reward,
+            terminated=result.terminated,
+            truncated=result.truncated,
+        )
 
 
 def flat_observation(

@@ -1,19 +1,22 @@
-"""A small, deterministic set of grid tasks, for tests, documentation and tuning.
+"""Small, deterministic sets of tasks, for tests, documentation and tuning.
 
-It is a stand-in for real environments: an agent on a square grid that sees its own ``(x, y)`` and
-is paid on some cells. With a single paid cell it is a Dark Room (Laskin et al. 2022); with solid
-objects and pay on the cells beside one of them it is a hidden-object search.
+They stand in for real environments. `GridTasks` is an agent on a square grid that sees its own
+``(x, y)`` and is paid on some cells. With a single paid cell it is a Dark Room (Laskin et al.
+2022); with solid objects and pay on the cells beside one of them it is a hidden-object search.
+`PixelRoomTasks` are Dark Rooms seen as tiny frames, `PointTasks` take continuous actions.
 
-Axis letters: ``N`` tasks, ``C`` cells of the grid (numbered ``y * size + x``), ``A`` actions.
+Axis letters: ``N`` tasks, ``C`` cells of the grid (numbered ``y * size + x``), ``A`` actions,
+``H W`` pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from algdistill.tasks import StepResult
@@ -176,3 +179,118 @@ def hidden_object_tasks(
         torch.arange(first_task_id, first_task_id + num_tasks),
         episode_length,
     )
+
+
+class PixelRoomTasks:
+    """Dark Rooms with a goal cell each, which show where the agent is as a white square.
+
+    Args:
+        goal_cells: Where each task pays.
+        size: Cells of a side, an odd number.
+        episode_length: Steps in an episode.
+    """
+
+    num_actions = len(MOVES)
+    observation_dtype = torch.uint8
+    pixels_per_cell = 4
+
+    def __init__(
+        self, goal_cells: Int[Tensor, " N"], size: int = 3, episode_length: int = 8
+    ) -> None:
+        paid = torch.nn.functional.one_hot(goal_cells, size**2).float()
+        self._rooms = GridTasks(paid, episode_length=episode_length)
+        self._goal = torch.stack([goal_cells % size, goal_cells // size], dim=-1)
+        self._position = torch.full_like(self._goal, size // 2)
+        self.num_tasks = len(goal_cells)
+        self.episode_length = episode_length
+        self.task_ids = goal_cells
+        self.device = goal_cells.device
+        side = size * self.pixels_per_cell
+        self.observation_shape = (side, side, 3)
+
+    def reset(self) -> UInt8[Tensor, "N H W 3"]:
+        """Put every agent back to the centre."""
+        self._position = self._rooms.reset()
+        return self._drawn(self._position)
+
+    def step(self, actions: Int[Tensor, " N"]) -> StepResult:
+        """Move every agent; a full episode resets within the call."""
+        result = self._rooms.step(actions)
+        self._position = result.obs
+        return replace(result, obs=self._drawn(result.obs), next_obs=self._drawn(result.next_obs))
+
+    def optimal_actions(self) -> Int[Tensor, " N"]:
+        """Towards the goal, first left or right, then up or down."""
+        right, down = (self._goal - self._position).sign().unbind(-1)
+        across = torch.where(right < 0, 1, 2)
+        along = torch.where(down < 0, 3, torch.where(down > 0, 4, 0))
+        return torch.where(right != 0, across, along)
+
+    def _drawn(self, position: Int[Tensor, "N 2"]) -> UInt8[Tensor, "N H W 3"]:
+        cells = torch.arange(self.observation_shape[0], device=self.device) // self.pixels_per_cell
+        here = (cells[:, None] == position[:, 1, None, None]) & (
+            cells == position[:, 0, None, None]
+        )
+        return (255 * here).to(torch.uint8)[..., None].repeat(1, 1, 1, 3)
+
+
+class PointTasks:
+    """A point on a square from -1 to 1, paid 1 on each step that ends near its hidden goal.
+
+    An action is a velocity; the largest takes the point half a side of a quadrant. The point's
+    position is shown as an embedding, ``(x, y, 1, -x, -y, -1)``: of these numbers, normalised to
+    mean 0 and variance 1, the position can still be read.
+
+    Args:
+        goals: Where each task pays, from -1 to 1.
+        episode_length: Steps in an episode, each of which starts in the middle.
+        radius: How near is near.
+    """
+
+    action_dim = 2
+    observation_shape = (6,)
+    observation_dtype = torch.float32
+    speed = 0.5
+
+    def __init__(
+        self, goals: Float[Tensor, "N 2"], episode_length: int = 8, radius: float = 0.3
+    ) -> None:
+        self._goals = goals
+        self._radius = radius
+        self._position = torch.zeros_like(goals)
+        self._num_steps = 0
+        self.num_tasks = len(goals)
+        self.episode_length = episode_length
+        self.task_ids = torch.arange(self.num_tasks, device=goals.device)
+        self.device = goals.device
+
+    def reset(self) -> Float[Tensor, "N 6"]:
+        """Put every point back to the middle."""
+        self._position = torch.zeros_like(self._goals)
+        self._num_steps = 0
+        return self._shown()
+
+    def step(self, actions: Float[Tensor, "N 2"]) -> StepResult:
+        """Move every point; a full episode resets within the call."""
+        self._position = (self._position + self.speed * actions).clamp(-1.0, 1.0)
+        self._num_steps += 1
+        ended = self._num_steps == self.episode_length
+        near = (self._position - self._goals).norm(dim=-1) <= self._radius
+        next_obs = self._shown()
+        never = torch.zeros_like(near)
+        return StepResult(
+            obs=self.reset() if ended else next_obs,
+            next_obs=next_obs,
+            reward=near.float(),
+            env_reward=near.float(),
+            terminated=never,
+            truncated=~never if ended else never,
+        )
+
+    def optimal_actions(self) -> Float[Tensor, "N 2"]:
+        """Straight to the goal, as fast as possible."""
+        return ((self._goals - self._position) / self.speed).clamp(-1.0, 1.0)
+
+    def _shown(self) -> Float[Tensor, "N 6"]:
+        half = torch.cat([self._position, torch.ones_like(self._position[:, :1])], dim=-1)
+        return torch.cat([half, -half], dim=-1)

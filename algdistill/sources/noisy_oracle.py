@@ -18,6 +18,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from algdistill.sources.fleet import FleetConfig, SourceFleet, uniform_action
+from algdistill.spaces import Discrete
 from algdistill.tasks import BatchedStep, BatchedTasks
 
 
@@ -25,7 +26,7 @@ from algdistill.tasks import BatchedStep, BatchedTasks
 class OracleTasks(BatchedTasks, Protocol):
     """Tasks that know what is best to do."""
 
-    def optimal_actions(self) -> Int[Tensor, " N"]:
+    def optimal_actions(self) -> Shaped[Tensor, " N *action"]:
         """Return an action for each task that is optimal in its present state, seen or hidden."""
         ...
 
@@ -56,6 +57,8 @@ class NoisyOracleConfig(FleetConfig):
 
 class NoisyOracle(SourceFleet[NoisyOracleConfig]):
     r"""Takes the optimal action, or a uniformly random one with a probability that falls.
+
+    Components of a continuous action are random together, each uniform from -1 to 1.
 
     In episode :math:`e` of :math:`E`, counted from 0, a random action has the probability
 
@@ -90,13 +93,17 @@ class NoisyOracle(SourceFleet[NoisyOracleConfig]):
     def _forget(self) -> None:
         """There is nothing to forget."""
 
-    def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Int[Tensor, " N"]:
-        explores, choice = self._draw(step, 2)
-        return torch.where(
-            explores < self._config.epsilon(step // self._tasks.episode_length),
-            uniform_action(choice, self._space.num_actions),
-            self._oracle.optimal_actions(),
-        )
+    def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Shaped[Tensor, " N *action"]:
+        epsilon = self._config.epsilon(step // self._tasks.episode_length)
+        actions, optimal = self._space.actions, self._oracle.optimal_actions()
+        if isinstance(actions, Discrete):
+            explores, choice = self._draw(step, 2)
+            return torch.where(
+                explores < epsilon, uniform_action(choice, actions.num_actions), optimal
+            )
+        draws = self._draw(step, 1 + actions.dim).T
+        explores, choice = draws[:, :1], draws[:, 1:]
+        return torch.where(explores < epsilon, 2.0 * choice - 1.0, optimal)
 
-    def _learn(self, actions: Int[Tensor, " N"], result: BatchedStep) -> None:
+    def _learn(self, actions: Shaped[Tensor, " N *action"], result: BatchedStep) -> None:
         """There is nothing to learn."""

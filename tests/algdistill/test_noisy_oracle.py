@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from algdistill.sources import NoisyOracle, NoisyOracleConfig, OracleTasks
-from algdistill.tasks_fake import dark_room_tasks
+from algdistill.tasks_fake import PixelRoomTasks, PointTasks, dark_room_tasks
 from vlmreward_envs.dark_room import DARK_ROOM, DARK_ROOM_HARD, DarkRoomTasks
 from vlmreward_envs.key_to_door import DarkKeyToDoorTasks
 
@@ -52,6 +52,41 @@ def test_random_actions_are_as_frequent_as_epsilon_and_uniform():
     for episode, epsilon in enumerate((1.0, 0.6, 0.2)):
         frequency = np.bincount(first_actions[:, episode], minlength=5) / 2000
         assert frequency[1:] == pytest.approx(epsilon / 5, abs=0.035)
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [PixelRoomTasks(torch.arange(9)), PointTasks(torch.tensor([[0.9, -0.4], [-0.1, 0.0]]))],
+    ids=["pixels", "continuous"],
+)
+def test_last_episode_takes_optimal_actions_whatever_tasks_show_and_take(tasks):
+    histories = NoisyOracle(
+        tasks, NoisyOracleConfig(num_episodes=3), torch.arange(tasks.num_tasks)
+    ).train()
+    obs, length = tasks.reset(), tasks.episode_length
+    for row in range(length):
+        best = tasks.optimal_actions()
+        for task, history in enumerate(histories):
+            last = 2 * length + row
+            assert np.array_equal(history.observations[last], obs[task].numpy())
+            assert np.array_equal(history.actions[last], best[task].numpy())
+        obs = tasks.step(best).obs
+
+
+def test_random_continuous_actions_are_as_frequent_as_epsilon_and_uniform():
+    tasks = PointTasks(torch.zeros(3000, 2))  # who is on the goal rests, unless it is random
+    config = NoisyOracleConfig(num_episodes=2, final_epsilon=0.4)
+    histories = NoisyOracle(tasks, config, torch.arange(3000)).train()
+    first_actions = np.stack([history.actions[::8] for history in histories])
+    for episode, epsilon in enumerate((1.0, 0.4)):
+        actions = first_actions[:, episode]
+        is_random = (actions != 0.0).all(axis=1)
+        assert np.array_equal(is_random, (actions != 0.0).any(axis=1))
+        assert is_random.mean() == pytest.approx(epsilon, abs=0.03)
+        for component in actions[is_random].T:
+            shares = np.histogram(component, bins=4, range=(-1.0, 1.0))[0] / is_random.sum()
+            assert shares == pytest.approx(0.25, abs=0.04)
+        assert abs(np.corrcoef(actions[is_random].T)[0, 1]) < 0.1
 
 
 def test_epsilon_falls_linearly_from_1_to_its_end():

@@ -3,8 +3,15 @@ from collections import deque
 import pytest
 import torch
 
-from algdistill.tasks import BatchedTasks, TaskSpace, flat_observation
-from algdistill.tasks_fake import MOVES, GridTasks, dark_room_tasks, hidden_object_tasks
+from algdistill.tasks import BatchedTasks, EmbeddedObservations, TaskSpace, flat_observation
+from algdistill.tasks_fake import (
+    MOVES,
+    GridTasks,
+    PixelRoomTasks,
+    PointTasks,
+    dark_room_tasks,
+    hidden_object_tasks,
+)
 
 
 def shortest_way(solid, start, goals, size):
@@ -99,6 +106,83 @@ def test_false_rewards_are_seen_but_are_not_the_truth():
     mistaken = tasks.cell_rewards.bool() & ~tasks.env_cell_rewards.bool()
     assert mistaken.float().mean().item() == pytest.approx(0.1, abs=0.01)
     assert (tasks.cell_rewards >= tasks.env_cell_rewards).all()
+
+
+def test_frames_show_where_the_agent_is_and_nothing_else():
+    tasks = PixelRoomTasks(torch.tensor([0, 5]), size=3, episode_length=3)
+    symbols = GridTasks(torch.zeros(2, 9), episode_length=3)
+    assert isinstance(tasks, BatchedTasks)
+    frames, position = tasks.reset(), symbols.reset()
+    for _ in range(7):
+        for frame, (x, y) in zip(frames, position.tolist(), strict=True):
+            expected = torch.zeros(12, 12, 3, dtype=torch.uint8)
+            expected[4 * y : 4 * y + 4, 4 * x : 4 * x + 4] = 255
+            assert torch.equal(frame, expected)
+        result, expected_result = (t.step(torch.tensor([4, 1])) for t in (tasks, symbols))
+        assert torch.equal(result.truncated, expected_result.truncated)
+        frames, position = result.obs, expected_result.obs
+
+
+def test_optimal_actions_earn_the_optimum_in_rooms_of_frames():
+    tasks = PixelRoomTasks(torch.arange(25), size=5, episode_length=9)
+    tasks.reset()
+    earned = sum(tasks.step(tasks.optimal_actions()).env_reward for _ in range(9))
+    assert torch.equal(earned, dark_room_tasks(5, 9).optimal_returns())
+
+
+def test_points_move_are_held_back_and_paid_near_the_goal():
+    tasks = PointTasks(torch.tensor([[0.9, 0.0], [-0.5, 0.5]]), episode_length=3, radius=0.2)
+    assert isinstance(tasks, BatchedTasks)
+    assert tasks.reset().tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0, -1.0]] * 2
+    first = tasks.step(torch.tensor([[1.0, -0.5], [-1.0, 1.0]]))
+    assert first.obs[:, :2].tolist() == [[0.5, -0.25], [-0.5, 0.5]]
+    assert first.reward.tolist() == [0.0, 1.0]
+    second = tasks.step(torch.tensor([[1.0, 0.5], [-1.0, -1.0]]))
+    assert second.reward.tolist() == [1.0, 0.0]
+    third = tasks.step(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert third.next_obs[:, :2].tolist() == [[1.0, 0.0], [-0.5, 0.0]]
+    assert third.obs[:, :2].tolist() == [[0.0, 0.0]] * 2
+    assert third.truncated.all()
+    assert not (first.truncated | second.truncated | third.terminated).any()
+
+
+def test_optimal_actions_lead_points_straight_to_the_goal():
+    goals = torch.tensor([[0.9, -0.2], [0.1, 0.05]])
+    tasks = PointTasks(goals)
+    tasks.reset()
+    for _ in range(2):
+        result = tasks.step(tasks.optimal_actions())
+    assert torch.allclose(result.obs[:, :2], goals)
+
+
+def test_frames_seen_through_an_encoder():
+    calls = []
+
+    def embed(frames):
+        calls.append(len(frames))
+        return frames.float().mean((1, 2))
+
+    rooms = PixelRoomTasks(torch.tensor([0, 5]), size=3, episode_length=2)
+    tasks = EmbeddedObservations(rooms, embed)
+    assert isinstance(tasks, BatchedTasks)
+    bare = PixelRoomTasks(torch.tensor([0, 5]), size=3, episode_length=2)
+    assert torch.equal(tasks.reset(), bare.reset().float().mean((1, 2)))
+    for _ in range(3):
+        assert torch.equal(tasks.optimal_actions(), bare.optimal_actions())
+        result, expected = (t.step(bare.optimal_actions()) for t in (tasks, bare))
+        for name in ("obs", "next_obs"):
+            assert torch.equal(getattr(result, name), getattr(expected, name).float().mean((1, 2)))
+        for name in ("reward", "env_reward", "terminated", "truncated"):
+            assert torch.equal(getattr(result, name), getattr(expected, name))
+    # One blank frame, the reset, and each step; what an episode ended in, beside.
+    assert calls == [1, 2, 2, 2, 2, 2]
+
+
+def test_what_no_encoder_can_see_is_refused():
+    with pytest.raises(ValueError, match="expected Pixels"):
+        EmbeddedObservations(dark_room_tasks(3), lambda frames: frames.float())
+    with pytest.raises(ValueError, match=r"got embeddings of shape \(1, 12, 12, 3\)"):
+        EmbeddedObservations(PixelRoomTasks(torch.tensor([0])), lambda frames: frames.float())
 
 
 def test_observations_are_numbered_without_collisions():
