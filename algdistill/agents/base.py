@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from algdistill.spaces import Discrete
 from algdistill.tasks import TaskSpace
 
 
@@ -55,9 +56,13 @@ class RandomAgent:
 
     def act(self, obs: Shaped[Tensor, " N *obs"]) -> Shaped[Tensor, " N *action"]:
         """Draw one action for each row."""
-        return torch.randint(
-            self.space.num_actions, (len(obs),), generator=self._generator, device=obs.device
-        )
+        actions = self.space.actions
+        if isinstance(actions, Discrete):
+            return torch.randint(
+                actions.num_actions, (len(obs),), generator=self._generator, device=obs.device
+            )
+        shape = (len(obs), actions.dim)
+        return 2.0 * torch.rand(shape, generator=self._generator, device=obs.device) - 1.0
 
     def observe(
         self,

@@ -1,6 +1,7 @@
 """An agent that learns with frozen weights: whatever it learns is in its context.
 
-Axis letters: ``N`` tasks, ``D`` width of a token, ``A`` actions; ``*obs`` and ``*action`` the
+Axis letters: ``N`` tasks, ``D`` width of a token, ``A`` numbers put out for an action;
+``*obs`` and ``*action`` the
 shapes of an observation and of an action.
 """
 
@@ -14,7 +15,9 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
-from algdistill.models.transformer import ADTransformer, KeyValueCache
+from algdistill.models.action_head import likeliest_action, sample_action
+from algdistill.models.block import KeyValueCache
+from algdistill.models.transformer import ADTransformer
 from algdistill.tasks import TaskSpace
 from algdistill.timesteps import TimestepBatch
 
@@ -31,10 +34,11 @@ class InContextAgent:
         model: Its weights are not changed.
         drop_length: Steps forgotten together, best a whole episode: training windows start where
             episodes start.
-        greedy: Take the likeliest action. Sampling is the default as a greedy agent walks in
-            circles and never explores.
+        greedy: Take the likeliest action, the mean of continuous ones. Sampling is the default as a
+            greedy agent walks in circles and never explores.
         temperature: Actions are sampled from the model's probabilities to the power of
-            ``1 / temperature``, normalised: below 1 the likely ones become likelier.
+            ``1 / temperature``, normalised: below 1 the likely ones become likelier. Continuous
+            actions keep a normal distribution, of ``temperature`` times the variance.
 
     Raises:
         ValueError: If ``drop_length`` is not within the context, the temperature is not above 0,
@@ -100,7 +104,7 @@ class InContextAgent:
         config, device = self.model.config, self.model.device
         self._generator = generator
         self._cache = KeyValueCache(config, num_tasks, device)
-        shape = (num_tasks, config.context_length, config.embed_dim)
+        shape = (num_tasks, config.num_tokens, config.embed_dim)
         self._tokens = torch.zeros(shape, device=device)
         self._num_steps = 0
         self._awaits_outcome = False
@@ -111,6 +115,8 @@ class InContextAgent:
     @torch.no_grad()
     def action_logits(self, obs: Shaped[Tensor, " N *obs"]) -> Float[Tensor, "N A"]:
         """Add the present step to the context and return the logits of the action to take on it.
+
+        Of continuous actions, what `algdistill.models.action_head` makes an action of.
 
         Raises:
             RuntimeError: If the agent was never reset, or did not observe what the last action
@@ -124,21 +130,20 @@ class InContextAgent:
             self._prev_reward[:, None],
             self._episode_start[:, None],
         )
-        token = self.model.encode(present)
+        tokens = self.model.encode(present)
         if self._num_steps == self.model.config.context_length:
-            self._refill(self._num_steps - self.drop_length, token[:, :0])
-        self._tokens[:, self._num_steps : self._num_steps + 1] = token
+            self._refill(self._num_steps - self.drop_length, tokens[:, :0])
+        self._tokens[:, self._tokens_of(self._num_steps, self._num_steps + 1)] = tokens
         self._num_steps += 1
-        logits: Float[Tensor, "N 1 A"] = self.model.predict(token, self._cache)
+        logits: Float[Tensor, "N 1 A"] = self.model.predict(tokens, self._cache)
         return logits[:, 0]
 
     def act(self, obs: Shaped[Tensor, " N *obs"]) -> Shaped[Tensor, " N *action"]:
         """Choose an action in every task. Follow each call with one of `observe`."""
-        logits = self.action_logits(obs)
+        outputs = self.action_logits(obs)
         if self.greedy:
-            return logits.argmax(dim=-1)
-        probabilities = (logits / self.temperature).softmax(-1)
-        return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+            return likeliest_action(self.space.actions, outputs)
+        return sample_action(self.space.actions, outputs, self.temperature, self._generator)
 
     def observe(
         self,
@@ -160,7 +165,7 @@ class InContextAgent:
 
     @torch.no_grad()
     def prompt(self, histories: Sequence[LearningHistory], rows: slice = slice(None)) -> None:
-        """Live through a part of a learning history in every task (Laskin et al. 2022, section 5).
+        """Live through a part of a learning history in every task (Laskin et al. 2022).
 
         Afterwards the agent is where it would be had it acted and observed those steps itself; what
         led to the first of them, if it is not the first of its history, is known to it.
@@ -229,7 +234,7 @@ class InContextAgent:
             self._stacked([history.actions[rows] for history in histories]).to(
                 self.space.actions.dtype
             ),
-            self._stacked([history.rewards[rows] for history in histories]),
+            self._stacked([history.rewards[rows] for history in histories]).float(),
             self._stacked(
                 [(history.terminated | history.truncated)[rows] for history in histories]
             ),
@@ -239,13 +244,18 @@ class InContextAgent:
         """One row for each task, on the model's device."""
         return torch.from_numpy(np.stack(columns)).to(self.model.device)
 
-    def _refill(self, kept: int, tokens: Float[Tensor, "N K D"]) -> None:
+    def _tokens_of(self, first: int, last: int) -> slice:
+        """Where the tokens of steps ``first … last - 1`` are."""
+        per_step = self.model.config.tokens_per_step
+        return slice(first * per_step, last * per_step)
+
+    def _refill(self, num_kept: int, tokens: Float[Tensor, "N K D"]) -> None:
         """Keep the latest steps, add others, and read all of them anew at their positions."""
-        total = kept + tokens.shape[1]
-        latest = self._tokens[:, self._num_steps - kept : self._num_steps]
-        self._tokens[:, :kept] = latest.clone()
-        self._tokens[:, kept:total] = tokens
+        kept = self._tokens_of(self._num_steps - num_kept, self._num_steps)
+        context = torch.cat([self._tokens[:, kept], tokens], dim=1)
+        num_tokens = context.shape[1]
+        self._tokens[:, :num_tokens] = context
         self._cache.clear()
-        if total:
-            self.model.predict(self._tokens[:, :total], self._cache)
-        self._num_steps = total
+        if num_tokens:
+            self.model.predict(context, self._cache)
+        self._num_steps = num_tokens // self.model.config.tokens_per_step

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from algdistill.models.transformer import ADTransformer, ADTransformerConfig
-from algdistill.tasks import TaskSpace
+from algdistill.models.config import ADTransformerConfig
+from algdistill.models.transformer import ADTransformer
 
 _FORMAT = "algdistill.ADTransformer/2"
 
@@ -25,7 +24,7 @@ def save_model(model: ADTransformer, path: Path) -> None:
     """Write the weights and the configuration; a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(path.suffix + ".partial")
-    config = {**asdict(model.config), "space": model.config.space.to_dict()}
+    config = model.config.to_dict()
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, unfinished, {"format": _FORMAT, "config": json.dumps(config)})
     os.replace(unfinished, path)
@@ -54,9 +53,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> ADTransformer:
             f"{path} has format {metadata.get('format')!r}, expected {_FORMAT!r}: it was not "
             "written by `save_model` of this version"
         )
-    fields = json.loads(metadata["config"])
-    space = TaskSpace.from_dict(fields.pop("space"))
-    config = ADTransformerConfig(space, **fields)
+    config = ADTransformerConfig.from_dict(json.loads(metadata["config"]))
     model = ADTransformer(config, torch.Generator().manual_seed(0)).to(device)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from algdistill.histories.windows import WindowSource
 from algdistill.models.checkpoint import save_model
 from algdistill.models.transformer import ADTransformer
+from algdistill.spaces import Discrete
 from algdistill.training.config import TrainingConfig
 from algdistill.training.loss import action_loss
 
@@ -141,7 +142,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         batch = self.sampler.sample(self.config.batch_size).to(self.model.device)
-        draws = torch.rand(batch.actions.shape, generator=self._generator)
+        draws = torch.rand(batch.actions.shape[:2], generator=self._generator)
         masked = (draws < self.config.token_mask_rate).to(self.model.device)
         loss, accuracy = action_loss(
             self.model(batch.steps, masked), batch.actions, masked, self.config.label_smoothing
@@ -155,10 +156,11 @@ class Trainer:
         self._num_updates += 1
         self._seconds += time.perf_counter() - began
         if self._num_updates % self.config.log_every == 0:
+            is_discrete = isinstance(self.sampler.space.actions, Discrete)
             targets = self._num_updates * masked.numel()
             for name, value in (
                 ("train/loss", loss.item()),
-                ("train/accuracy", accuracy.item()),
+                ("train/accuracy" if is_discrete else "train/action_error", accuracy.item()),
                 ("train/gradient_norm", norm.item()),
                 ("train/learning_rate", learning_rate),
                 ("time/targets_per_second", targets / self._seconds),

@@ -49,14 +49,23 @@ def sampler(histories):
 
 
 @pytest.fixture
-def model():
-    """A small model whose weights are large enough for every part to matter."""
-    config = ADTransformerConfig(
-        SPACE, context_length=40, embed_dim=16, num_layers=3, num_heads=2, mlp_dim=32
-    )
-    generator = torch.Generator().manual_seed(0)
-    model = ADTransformer(config, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
+def make_model():
+    """Make a small model whose weights are large enough for every part to matter."""
+
+    def make(space=SPACE, **options):
+        shape = {
+            "context_length": 40, "embed_dim": 16, "num_layers": 3, "num_heads": 2, "mlp_dim": 32
+        }  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        model = ADTransformer(ADTransformerConfig(space, **shape | options), generator)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()

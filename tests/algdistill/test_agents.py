@@ -40,7 +40,19 @@ def play(agent, num_steps, seed=0, num_tasks=3):
 
 
 @pytest.mark.parametrize("drop_length", [1, 10, 40])
-def test_acting_equals_full_recomputation_across_evictions(model, drop_length):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"positions": "rotary"},
+        {"tokens_per_step": 3},
+        {"norm": "post", "tokens_per_step": 3, "dropout": 0.1},
+        {"norm": "post", "positions": "rotary", "tokens_per_step": 3},
+    ],
+    ids=str,
+)
+def test_acting_equals_full_recomputation_across_evictions(make_model, drop_length, options):
+    model = make_model(**options)
     agent = InContextAgent(model, drop_length=drop_length)
     logits, seen = play(agent, 105)
     first = 0

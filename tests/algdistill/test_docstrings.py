@@ -10,7 +10,10 @@ import pytest
         "algdistill.agents.in_context_agent",
         "algdistill.agents.loop_detector",
         "algdistill.histories.store",
+        "algdistill.models.config",
+        "algdistill.sources.actor_critic",
         "algdistill.sources.tabular_q_learning",
+        "algdistill.tasks",
     ],
 )
 def test_examples_in_docstrings_run(name):
