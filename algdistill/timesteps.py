@@ -39,6 +39,12 @@ class TimestepBatch:
             self.episode_start[:, steps],
         )
 
+    def windows(self, rows: slice) -> TimestepBatch:
+        """Some of the windows, whole."""
+        return TimestepBatch(
+            self.obs[rows], self.prev_action[rows], self.prev_reward[rows], self.episode_start[rows]
+        )
+
     def to(self, device: torch.device) -> TimestepBatch:
         """The same windows on a device."""
         return TimestepBatch(

@@ -1,4 +1,10 @@
-"""Training with progress, TensorBoard, checkpoints that survive a kill, and exact resume."""
+"""Training with progress, TensorBoard, checkpoints that survive a kill, and exact resume.
+
+In one process or in several, by accelerate: all draw the same windows, each trains on its share of
+them, and the first one writes.
+
+Axis letters: ``B`` windows, ``S`` of them one process's share, ``T`` time steps.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +12,26 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from jaxtyping import Bool
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from algdistill.histories.pool import WindowBatch
 from algdistill.histories.windows import WindowSource
 from algdistill.models.checkpoint import save_model
 from algdistill.models.transformer import ADTransformer
 from algdistill.spaces import Discrete
 from algdistill.training.config import TrainingConfig
-from algdistill.training.loss import action_loss
+from algdistill.training.objective import Objective
 
 SELECTION_METRIC = "eval/in_context_return"
 """What the best model is picked by: the loss says little about learning in context."""
@@ -44,22 +56,28 @@ class TrainingResult:
 
 
 class Trainer:
-    """Distils learning histories into ``model``.
+    """Distils learning histories into ``model``, where the model is: on a CPU or a GPU.
 
     The run folder holds ``best.safetensors`` (see `algdistill.models.load_model`),
     ``checkpoint.pt`` to resume from, and TensorBoard events. Training that was killed continues
-    from its last checkpoint, bit for bit as if it had not been on a CPU.
+    from its last checkpoint, bit for bit as if it had not been on a CPU. GPUs compute in bfloat16
+    where they have it, CPUs never do.
+
+    Of the processes that ``torchrun`` or ``accelerate launch`` started, each makes the same trainer
+    with the model on a device of its own. A batch is shared among them; whatever their number, it
+    is the same batch. Only the first evaluates and writes.
 
     Args:
         model: Trained in place.
         sampler: Where windows come from; as long as the model's context or shorter.
         config: Settings of training.
-        run_dir: Folder of the run.
+        run_dir: Folder of the run, one for all processes.
         evaluate: Measures a model on tasks that are neither trained on nor reported on.
-        generator: Draws which tokens are hidden; on the CPU.
+        generator: Draws which tokens are hidden, and what is dropped out; on the CPU.
 
     Raises:
-        ValueError: If the sampler's spaces or windows do not fit the model.
+        ValueError: If the sampler's spaces or windows do not fit the model, or the batch cannot be
+            shared evenly.
     """
 
     def __init__(
@@ -81,6 +99,15 @@ class Trainer:
                 f"got windows of {sampler.window_length} steps, expected at most the model's "
                 f"context_length={model.config.context_length}"
             )
+        # The model says where to compute, and its device how precisely; accelerate need not.
+        self._accelerator = Accelerator(
+            device_placement=False, mixed_precision="no", cpu=model.device.type == "cpu"
+        )
+        if config.batch_size % self._accelerator.num_processes:
+            raise ValueError(
+                f"got batch_size={config.batch_size}, expected a multiple of the "
+                f"{self._accelerator.num_processes} processes"
+            )
         self.model = model
         self.sampler = sampler
         self.config = config
@@ -94,7 +121,9 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._objective = self._accelerator.prepare_model(Objective(model, config.label_smoothing))
         self._num_updates = 0
+        self._num_targets = 0
         self._seconds = 0.0
         self._best_metric = float("-inf")
         self._best_update = 0
@@ -119,10 +148,8 @@ class Trainer:
         if self._checkpoint.exists():
             self._resume()
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        with (
-            SummaryWriter(str(self.run_dir), purge_step=self._num_updates + 1) as writer,
-            Progress(*columns) as progress,
-        ):
+        is_first = self._accelerator.is_main_process
+        with self._writer() as writer, Progress(*columns, disable=not is_first) as progress:
             bar = progress.add_task(
                 "distil", total=self.config.num_updates, completed=self._num_updates
             )
@@ -131,42 +158,79 @@ class Trainer:
                 progress.update(bar, advance=1, description=f"distil · loss {loss:.3f}")
                 finished = self._num_updates == self.config.num_updates
                 if finished or self._num_updates % self.config.evaluate_every == 0:
-                    self._measure(writer)
-                    self._save()
+                    if writer is not None:
+                        self._measure(writer)
+                        self._save()
+                    self._agree()
         return TrainingResult(self.best_model, self._best_metric, self._best_update)
 
-    def _update(self, writer: SummaryWriter) -> float:
+    def _writer(self) -> AbstractContextManager[SummaryWriter | None]:
+        """Where metrics go: nowhere, in all processes but the first."""
+        if not self._accelerator.is_main_process:
+            return nullcontext()
+        return SummaryWriter(str(self.run_dir), purge_step=self._num_updates + 1)
+
+    def _agree(self) -> None:
+        """Wait for the first process, and learn what it found to be best."""
+        best = broadcast_object_list([self._best_metric, self._best_update])
+        self._best_metric, self._best_update = best
+
+    def _update(self, writer: SummaryWriter | None) -> float:
         """One optimiser step; returns the loss."""
         began = time.perf_counter()
         learning_rate = self.config.learning_rate_at(self._num_updates)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = self.sampler.sample(self.config.batch_size).to(self.model.device)
+        batch = self.sampler.sample(self.config.batch_size)
         draws = torch.rand(batch.actions.shape[:2], generator=self._generator)
-        masked = (draws < self.config.token_mask_rate).to(self.model.device)
-        loss, accuracy = action_loss(
-            self.model(batch.steps, masked), batch.actions, masked, self.config.label_smoothing
-        )
+        share, masked, weight = self._share(batch, draws < self.config.token_mask_rate)
+        loss, accuracy = self._objective(share, masked, self._dropout_generator())
+        loss = weight * loss
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.max_gradient_norm
         )
         self._optimizer.step()
+        # Weighted, the mean over processes is the mean over all steps that are not masked.
+        figures = torch.stack([loss.detach(), weight * accuracy])
+        mean_loss, mean_accuracy = self._accelerator.reduce(figures, "mean").tolist()
         self._num_updates += 1
+        self._num_targets += draws.numel()
         self._seconds += time.perf_counter() - began
-        if self._num_updates % self.config.log_every == 0:
+        if writer is not None and self._num_updates % self.config.log_every == 0:
             is_discrete = isinstance(self.sampler.space.actions, Discrete)
-            targets = self._num_updates * masked.numel()
             for name, value in (
-                ("train/loss", loss.item()),
-                ("train/accuracy" if is_discrete else "train/action_error", accuracy.item()),
+                ("train/loss", mean_loss),
+                ("train/accuracy" if is_discrete else "train/action_error", mean_accuracy),
                 ("train/gradient_norm", norm.item()),
                 ("train/learning_rate", learning_rate),
-                ("time/targets_per_second", targets / self._seconds),
+                ("time/targets_per_second", self._num_targets / self._seconds),
             ):
                 writer.add_scalar(name, value, self._num_updates)
-        return loss.item()
+        return float(mean_loss)
+
+    def _share(
+        self, batch: WindowBatch, masked: Bool[Tensor, "B T"]
+    ) -> tuple[WindowBatch, Bool[Tensor, "S T"], float]:
+        """This process's windows, on its device, and the weight of its mean in that over all."""
+        num_processes, device = self._accelerator.num_processes, self.model.device
+        if num_processes == 1:
+            return batch.to(device), masked.to(device), 1.0
+        size = len(masked) // num_processes
+        first = size * self._accelerator.process_index
+        own = slice(first, first + size)
+        share = WindowBatch(batch.steps.windows(own), batch.actions[own])
+        weight = num_processes * (~masked[own]).sum().item() / (~masked).sum().item()
+        return share.to(device), masked[own].to(device), weight
+
+    def _dropout_generator(self) -> torch.Generator | None:
+        """What draws the dropout of an update, another in each process."""
+        if self.model.config.dropout == 0.0:
+            return None
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        generator = torch.Generator(self.model.device)
+        return generator.manual_seed(seed + self._accelerator.process_index)
 
     def _measure(self, writer: SummaryWriter) -> None:
         """Evaluate on held-out tasks, and keep the model if none was better."""
@@ -187,7 +251,7 @@ class Trainer:
         """What must be the same for a checkpoint to be continued."""
         settings = {
             "training": asdict(self.config),
-            "model": asdict(self.model.config),
+            "model": self.model.config.to_dict(),
             "window_length": self.sampler.window_length,
             "num_steps_of_histories": self.sampler.num_steps,
         }
@@ -198,6 +262,7 @@ class Trainer:
         state = {
             "identity": self._identity(),
             "num_updates": self._num_updates,
+            "num_targets": self._num_targets,
             "seconds": self._seconds,
             "best_metric": self._best_metric,
             "best_update": self._best_update,
@@ -225,6 +290,7 @@ class Trainer:
         self.sampler.load_state_dict(json.loads(state["sampler"]))
         self._generator.set_state(state["generator"].cpu())
         self._num_updates = state["num_updates"]
+        self._num_targets = state["num_targets"]
         self._seconds = state["seconds"]
         self._best_metric = state["best_metric"]
         self._best_update = state["best_update"]
