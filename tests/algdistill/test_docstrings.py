@@ -9,7 +9,9 @@ import pytest
     [
         "algdistill.agents.in_context_agent",
         "algdistill.agents.loop_detector",
+        "algdistill.histories.quality",
         "algdistill.histories.store",
+        "algdistill.histories.store_windows",
         "algdistill.models.config",
         "algdistill.sources.actor_critic",
         "algdistill.sources.tabular_q_learning",
