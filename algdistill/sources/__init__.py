@@ -9,6 +9,7 @@ from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingC
 from algdistill.sources.fleet import FleetConfig, SourceFleet
 from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
 from algdistill.sources.random_streams import uniform_block
+from algdistill.sources.rendered_tasks import RenderedTasks, Simulator
 from algdistill.sources.tabular_q_learning import TabularQLearning, TabularQLearningConfig
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "NoisyOracle",
     "NoisyOracleConfig",
     "OracleTasks",
+    "RenderedTasks",
+    "Simulator",
     "SourceFleet",
     "TabularQLearning",
     "TabularQLearningConfig",

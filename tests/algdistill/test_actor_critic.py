@@ -206,20 +206,41 @@ def test_fleet_learns_key_to_door_as_far_as_it_can_without_memory():
     assert returns[-10:].mean() > 1.7
 
 
-def test_pixels_need_a_layer_that_reads_them():
+class RoomFrames(DarkRoomTasks):
+    """Dark Rooms that show their frames."""
+
+    observation_sizes = property(lambda _: None, lambda *_: None)
+    observation_shape, observation_dtype = (224, 224, 3), torch.uint8
+
+    def observe(self):
+        return self.render()
+
+
+def test_pixels_are_read_by_a_layer_that_learns(generator):
+    class Brightness(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            weight = 0.1 * torch.randn(1, 3, width, generator=generator)
+            self.weight = torch.nn.Parameter(weight)
+
+        def forward(self, frames):
+            return (frames.float() / 255).mean(dim=(2, 3)) @ self.weight
+
+    tasks = RoomFrames(torch.tensor([40]))
+    config = ActorCriticConfig(num_episodes=2)
     with pytest.raises(ValueError, match="no first_layer"):
-        ActorCritic(_Frames(), ActorCriticConfig(), torch.arange(1))
-
-
-class _Frames:
-    num_tasks, num_actions, episode_length = 1, 2, 5
-    observation_shape, observation_dtype = (8, 8, 3), torch.uint8
-    task_ids, device = torch.arange(1), torch.device("cpu")
-
-    def reset(self):
-        raise AssertionError
-
-    step = reset
+        ActorCritic(tasks, config, torch.arange(1))
+    layers = []
+    agent = ActorCritic(
+        tasks,
+        config,
+        torch.arange(1),
+        lambda _, width: layers.append(Brightness(width)) or layers[-1],
+    )
+    before = agent.network.layers[0].weight.detach().clone()
+    assert len(list(agent.steps())) == 40
+    assert layers[-1] is agent.network.layers[0]
+    assert not torch.equal(layers[-1].weight, before)
 
 
 @pytest.mark.parametrize(
