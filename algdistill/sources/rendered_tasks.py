@@ -4,8 +4,7 @@ A simulator moves and draws; a callable turns frames into what the learner sees 
 is known here: the reward can be a vision-language model's, whose one forward pass gives both.
 
 Axis letters: ``N`` tasks, ``K`` some of them, ``H W`` pixels, ``D`` features of a frame, ``P``
-numbers known without looking, ``F`` = D + P, ``S`` numbers of a
-frame.
+numbers known without looking, ``F`` = D + P, ``S`` numbers of a frame.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Simulator(Protocol):
         ...
 
 
-_SAMPLE_SIZE = 1024
+_SAMPLE_SIZE = 1024  # numbers of a frame by which it is found
 
 
 class RenderedTasks:
@@ -165,7 +164,7 @@ class RenderedTasks:
 
 
 class _FrameMemory:
-    """The last ``M`` different frames of each task, and which of them is the present one."""
+    """The last different frames of each task, and which of them is the present one."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from algdistill.sources import ActorCritic, ActorCriticConfig
-from algdistill.sources.actor_critic import clip_each_learner, lambda_advantages
+from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
 from algdistill.sources.random_streams import stream_origins
 from algdistill.sources.stacked_networks import (
     StackedActorCritic,
