@@ -1,0 +1,66 @@
+"""Algorithm Distillation in Dark Room (Laskin et al. 2022): goals never seen, found in context.
+
+python experiments/dark_room.py
+"""
+
+import tyro
+
+from algdistill.sources import (
+    NoisyOracle,
+    NoisyOracleConfig,
+    TabularQLearning,
+    TabularQLearningConfig,
+)
+from algdistill.training import TrainingConfig
+from in_context_learning import Options, run_experiment
+from in_context_task import Ids, InContextTask, Method, split_at_random
+from vlmreward_envs.dark_room import DARK_ROOM, DarkRoomTasks, no_adaptation_return
+
+Q_LEARNING = TabularQLearningConfig(
+    num_episodes=60,
+    exploration_episodes=0,
+    final_epsilon=0.02,
+    discount=0.8,
+    initial_value=1.0,
+    replayed_episodes=8,
+)
+TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
+
+
+def make_tasks(ids: Ids, streams: Ids) -> DarkRoomTasks:
+    """Rooms with the goals that the ids name; nothing in them is random."""
+    del streams
+    return DarkRoomTasks(ids, DARK_ROOM)
+
+
+def _q_learning(tasks: DarkRoomTasks, seeds: Ids) -> TabularQLearning:
+    return TabularQLearning(tasks, Q_LEARNING, seeds)
+
+
+TASK = InContextTask(
+    name="dark_room",
+    title="Dark Room",
+    split=split_at_random(DARK_ROOM.num_tasks, num_validation=6, num_test=10),
+    make_tasks=make_tasks,
+    methods={
+        "ad": Method("Algorithm Distillation", _q_learning, 100, TRAINING),
+        "noise": Method(
+            "AD on ε-noise",
+            lambda tasks, seeds: NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds),
+            100,
+            TRAINING,
+        ),
+        "expert": Method("Expert Distillation", _q_learning, 100, TRAINING, last_episodes=10),
+    },
+    model={"context_length": 80, "embed_dim": 64, "num_layers": 4, "num_heads": 4, "mlp_dim": 256},
+    num_episodes=100,
+    repeats=20,
+    no_adaptation=no_adaptation_return(DARK_ROOM),
+    limitations=(
+        "The test goals are ten of 81 cells, the same for all seeds.",
+        "Sources see what the model sees, (x, y) and rewards, but keep a table for all of it.",
+    ),
+)
+
+if __name__ == "__main__":
+    run_experiment(TASK, tyro.cli(Options))

@@ -1,0 +1,133 @@
+"""What an environment brings to the experiment of `in_context_learning`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from algdistill.histories import LearningHistory
+from algdistill.sources import SourceFleet
+from algdistill.tasks import BatchedTasks
+from algdistill.training import TrainingConfig
+
+Ids = Int64[Tensor, " N"]
+MakeTasks = Callable[[Ids, Ids], BatchedTasks]
+"""Task ids, and one random stream for each; the same id is the same task."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tasks to learn from, to choose a model by, and to report on; no id is in two of them."""
+
+    train: Ids
+    validation: Ids
+    test: Ids
+
+    def __post_init__(self) -> None:
+        ids = torch.cat([self.train, self.validation, self.test])
+        if len(ids.unique()) != len(ids):
+            raise ValueError("got a task id twice, expected train, validation and test apart")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to an agent that learns in context: whose histories, and how they are distilled.
+
+    Attributes:
+        title: For tables and pictures.
+        source: Makes the learners, one for each task.
+        histories_per_task: Learners on each training task.
+        last_episodes: Keep these last episodes of each history only; 0 keeps all. A model of
+            converged episodes alone is Expert Distillation.
+        keep_every: Keep every so many whole episodes.
+        training: Settings of the model's training.
+    """
+
+    title: str
+    source: Callable[[BatchedTasks, Ids], SourceFleet[Any]]
+    histories_per_task: int
+    training: TrainingConfig
+    last_episodes: int = 0
+    keep_every: int = 1
+
+    def histories(self, tasks: BatchedTasks, seeds: Ids) -> list[LearningHistory]:
+        """Let the source learn, and return what the model is to see of it."""
+        return [self._kept(history) for history in self.source(tasks, seeds).train()]
+
+    def _kept(self, history: LearningHistory) -> LearningHistory:
+        if self.last_episodes:
+            history = _from(history, int(history.episode_starts[-self.last_episodes]))
+        return history.keep_every(self.keep_every)
+
+
+@dataclass(frozen=True)
+class InContextTask:
+    """An environment whose tasks are to be learned in context.
+
+    Attributes:
+        name: Of the run folder and of the result.
+        title: For people.
+        split: Which tasks are for what.
+        make_tasks: Makes tasks of their ids.
+        methods: Ways to an agent, by name; ``"ad"`` is the one that headlines.
+        model: Arguments of `ADTransformerConfig` other than the space.
+        num_episodes: In-context episodes to report.
+        repeats: Evaluations of each test task, each with draws of its own.
+        no_adaptation: Mean return of the best that does not adapt, where it is known.
+        evaluation_tasks: Makes the test tasks, where they are made otherwise than training ones.
+        limitations: What a reader should not conclude.
+    """
+
+    name: str
+    title: str
+    split: Split
+    make_tasks: MakeTasks
+    methods: Mapping[str, Method]
+    model: Mapping[str, Any]
+    num_episodes: int
+    repeats: int
+    no_adaptation: float
+    evaluation_tasks: MakeTasks | None = None
+    limitations: tuple[str, ...] = field(default=())
+
+    def test_tasks(self, ids: Ids, repeats: int) -> BatchedTasks:
+        """Tasks to report on: each id ``repeats`` times in a row, each with a stream of its own."""
+        make = self.evaluation_tasks or self.make_tasks
+        return make(ids.repeat_interleave(repeats), _streams(len(ids) * repeats, _TEST_STREAMS))
+
+    def training_tasks(self, method: Method, seed: int) -> tuple[BatchedTasks, Ids]:
+        """Tasks for a method's sources, and the seeds of the learners."""
+        ids = self.split.train.repeat(method.histories_per_task)
+        streams = _streams(len(ids), seed * _STREAMS_OF_A_SEED)
+        return self.make_tasks(ids, streams), streams
+
+    def validation_tasks(self, repeats: int) -> BatchedTasks:
+        """Tasks to choose a model by."""
+        ids = self.split.validation.repeat_interleave(repeats)
+        return self.make_tasks(ids, _streams(len(ids), _VALIDATION_STREAMS))
+
+
+_STREAMS_OF_A_SEED = 10_000_000
+_VALIDATION_STREAMS = 1_000_000_000
+_TEST_STREAMS = 2_000_000_000
+
+
+def _streams(count: int, first: int) -> Ids:
+    return torch.arange(first, first + count)
+
+
+def _from(history: LearningHistory, row: int) -> LearningHistory:
+    """The history from a row on."""
+    names = ("observations", "actions", "rewards", "env_rewards", "terminated", "truncated")
+    return replace(history, **{name: getattr(history, name)[row:] for name in names})
+
+
+def split_at_random(num_tasks: int, num_validation: int, num_test: int, *, seed: int = 0) -> Split:
+    """Divide the ids ``0 … num_tasks - 1``: test tasks and validation tasks are drawn, sorted."""
+    order = torch.randperm(num_tasks, generator=torch.Generator().manual_seed(seed))
+    num_train = num_tasks - num_validation - num_test
+    parts = order.split([num_train, num_validation, num_test])
+    return Split(*(part.sort().values for part in parts))

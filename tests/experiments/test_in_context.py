@@ -1,0 +1,147 @@
+"""The common experiment of learning in context, end to end in Dark Room and in bandits."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import adversarial_bandit
+import dark_room
+import dark_room_hard
+import key_to_door
+from algdistill.agents import RandomAgent
+from algdistill.tasks import TaskSpace
+from in_context_learning import Options, run_experiment
+from in_context_summary import Results, blocks, summarise
+from in_context_task import Method, Split, split_at_random
+from run_folder import RunFolder
+
+TASKS = {task.name: task for task in (dark_room.TASK, dark_room_hard.TASK, key_to_door.TASK)}
+
+
+def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = Options(preset="debug", seeds=(0, 1), methods=("ad",))
+    run = run_experiment(dark_room.TASK, options)
+    assert "Algorithm Distillation" in (run / "report.html").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert len(summary["in_context"]["returns"]) == 6
+    assert len(summary["source"]["returns"]) == dark_room.Q_LEARNING.num_episodes
+    assert summary["seeds"] == [0, 1]
+    assert set(summary["methods"]) == {"ad"}
+
+    stages = {file: file.stat().st_mtime_ns for file in run.glob("*.npz")}
+    assert {file.stem for file in stages} == {"source", "random"} | {
+        f"{stage}_ad_{seed}" for stage in ("histories", "distil", "returns") for seed in (0, 1)
+    }
+    run_experiment(dark_room.TASK, options)
+    assert {file: file.stat().st_mtime_ns for file in stages} == stages
+
+
+def test_an_unknown_method_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"methods \['dqn'\], expected some of \['ad'"):
+        run_experiment(dark_room.TASK, Options(methods=("dqn",)))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_no_task_is_both_trained_on_and_reported(task):
+    parts = [set(getattr(task.split, part).tolist()) for part in ("train", "validation", "test")]
+    assert all(parts)
+    assert not (parts[0] & parts[1])
+    assert not (parts[0] & parts[2])
+    assert not (parts[1] & parts[2])
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_learners_and_evaluations_have_streams_of_their_own(task):
+    method = next(iter(task.methods.values()))
+    seeds = [task.training_tasks(method, seed)[1] for seed in (0, 1)]
+    assert len(torch.cat(seeds).unique()) == 2 * len(seeds[0])
+    tasks = task.test_tasks(task.split.test, 3)
+    assert tasks.task_ids.tolist() == task.split.test.repeat_interleave(3).tolist()
+
+
+def test_a_task_id_twice_is_refused():
+    with pytest.raises(ValueError, match="twice"):
+        Split(torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([1]))
+    split = split_at_random(81, 6, 10)
+    assert [len(split.train), len(split.validation), len(split.test)] == [65, 6, 10]
+
+
+def test_a_method_keeps_the_episodes_it_names():
+    source = dark_room.TASK.methods["ad"].source
+    tasks, seeds = dark_room.make_tasks(torch.tensor([3]), torch.tensor([0])), torch.tensor([5])
+    (whole,) = source(tasks, seeds).train()
+
+    def kept(**which):
+        method = Method("", source, 1, dark_room.TRAINING, **which)
+        return method.histories(tasks, seeds)[0]
+
+    last = kept(last_episodes=10)
+    np.testing.assert_array_equal(last.actions, whole.actions[-200:])
+    np.testing.assert_array_equal(last.episode_returns, whole.episode_returns[-10:])
+    every = kept(keep_every=4)
+    np.testing.assert_array_equal(every.episode_returns, whole.episode_returns[::4])
+
+
+def test_a_summary_says_what_the_returns_say(tmp_path):
+    episodes = np.arange(1.0, 101.0)
+    rising = np.stack([episodes, episodes])[:, :] / 10
+    task = replace(dark_room.TASK, methods={"ad": dark_room.TASK.methods["ad"]})
+    arrays = {"test": rising, "train": rising + 1, "greedy": rising * 0}
+    results = Results(
+        task,
+        {("ad", 0): arrays, ("ad", 1): arrays},
+        source={"test": rising[:, :60] / 2, "optimum": np.array([8.0, 12.0])},
+        random={"test": np.zeros((2, 100))},
+    )
+    summary = summarise(RunFolder(tmp_path, Options()), results)
+    found = summary["methods"]["ad"]
+    assert summary["optimum"] == 10.0
+    assert found["episodes_41_50"]["value"] == pytest.approx(4.55)
+    assert found["episodes_91_100"]["value"] == pytest.approx(9.55)
+    assert found["of_seeds"]["episodes_91_100"] == pytest.approx([9.55, 9.55])
+    assert found["greedy"]["episodes_91_100"] == 0.0
+    assert found["train_test_gap"] == pytest.approx(1.0)
+    assert found["area_under_curve"]["value"] == pytest.approx(0.505)
+    # Eight is the mean of episodes 79 to 81.
+    assert found["episodes_to_80_percent_of_optimum"]["value"] == 81
+    assert summary["source"]["episodes_to_80_percent_of_optimum"]["value"] == 61
+    assert summary["in_context"]["returns"] == pytest.approx((episodes / 10).tolist())
+
+
+def test_blocks_of_episodes():
+    assert list(blocks(100).values()) == [(1, 5), (41, 50), (91, 100)]
+    assert list(blocks(6).values()) == [(1, 1), (3, 3), (6, 6)]
+
+
+def test_regret_by_hand():
+    bandits = adversarial_bandit.make_tasks(torch.arange(2), torch.arange(2))
+    pays = bandits.arm_probabilities
+    actions = torch.stack([pays.argmax(dim=1), pays.argmin(dim=1)], dim=1)
+    regret = adversarial_bandit.regret_of(bandits, actions)
+    np.testing.assert_array_equal(regret[:, 0], 0.0)
+    np.testing.assert_allclose(regret[:, 1], pays.amax(dim=1) - pays.amin(dim=1))
+
+
+def test_random_pulls_have_the_regret_of_the_mean_arm():
+    bandits = adversarial_bandit.make_tasks(torch.arange(500), torch.arange(500), "test")
+    pays = bandits.arm_probabilities
+    regret = adversarial_bandit.play(RandomAgent(TaskSpace.of(bandits)), bandits, seed=0)
+    expected = (pays.amax(dim=1) - pays.mean(dim=1)).mean().item()
+    assert regret.shape == (500, 100)
+    assert regret.mean() == pytest.approx(expected, abs=0.01)
+
+
+def test_the_bandit_experiment_ends_with_a_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = adversarial_bandit.run(Options(preset="debug", seeds=(0,), methods=("ad",)))
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["regret"]) == {"test", "train"}
+    assert set(summary["regret"]["test"]) == {
+        "UCB1", "Thompson sampling", "random actions", "AD of UCB1", "AD of UCB1, greedy",
+    }  # fmt: skip
+    assert "UCB1" in (run / "report.html").read_text()
