@@ -2,8 +2,6 @@
 
 In one process or in several, by accelerate: all draw the same windows, each trains on its share of
 them, and the first one writes.
-
-Axis letters: ``B`` windows, ``S`` of them one process's share, ``T`` time steps.
 """
 
 from __future__ import annotations
@@ -18,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from jaxtyping import Bool
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from algdistill.histories.pool import WindowBatch
 from algdistill.histories.windows import WindowSource
 from algdistill.models.checkpoint import save_model
 from algdistill.models.transformer import ADTransformer
 from algdistill.spaces import Discrete
 from algdistill.training.config import TrainingConfig
 from algdistill.training.objective import Objective
+from algdistill.training.processes import meet, own_share
 
 SELECTION_METRIC = "eval/in_context_return"
 """What the best model is picked by: the loss says little about learning in context."""
@@ -78,6 +73,7 @@ class Trainer:
     Raises:
         ValueError: If the sampler's spaces or windows do not fit the model, or the batch cannot be
             shared evenly.
+        RuntimeError: If other processes were started as well, but have not met this one.
     """
 
     def __init__(
@@ -99,10 +95,7 @@ class Trainer:
                 f"got windows of {sampler.window_length} steps, expected at most the model's "
                 f"context_length={model.config.context_length}"
             )
-        # The model says where to compute, and its device how precisely; accelerate need not.
-        self._accelerator = Accelerator(
-            device_placement=False, mixed_precision="no", cpu=model.device.type == "cpu"
-        )
+        self._accelerator = meet(on_cpu=model.device.type == "cpu")
         if config.batch_size % self._accelerator.num_processes:
             raise ValueError(
                 f"got batch_size={config.batch_size}, expected a multiple of the "
@@ -183,8 +176,12 @@ class Trainer:
             group["lr"] = learning_rate
         batch = self.sampler.sample(self.config.batch_size)
         draws = torch.rand(batch.actions.shape[:2], generator=self._generator)
-        share, masked, weight = self._share(batch, draws < self.config.token_mask_rate)
-        loss, accuracy = self._objective(share, masked, self._dropout_generator())
+        masked = draws < self.config.token_mask_rate
+        batch, masked, weight = own_share(self._accelerator, batch, masked)
+        device = self.model.device
+        loss, accuracy = self._objective(
+            batch.to(device), masked.to(device), self._dropout_generator()
+        )
         loss = weight * loss
         self._optimizer.zero_grad()
         loss.backward()
@@ -209,20 +206,6 @@ class Trainer:
             ):
                 writer.add_scalar(name, value, self._num_updates)
         return float(mean_loss)
-
-    def _share(
-        self, batch: WindowBatch, masked: Bool[Tensor, "B T"]
-    ) -> tuple[WindowBatch, Bool[Tensor, "S T"], float]:
-        """This process's windows, on its device, and the weight of its mean in that over all."""
-        num_processes, device = self._accelerator.num_processes, self.model.device
-        if num_processes == 1:
-            return batch.to(device), masked.to(device), 1.0
-        size = len(masked) // num_processes
-        first = size * self._accelerator.process_index
-        own = slice(first, first + size)
-        share = WindowBatch(batch.steps.windows(own), batch.actions[own])
-        weight = num_processes * (~masked[own]).sum().item() / (~masked).sum().item()
-        return share.to(device), masked[own].to(device), weight
 
     def _dropout_generator(self) -> torch.Generator | None:
         """What draws the dropout of an update, another in each process."""

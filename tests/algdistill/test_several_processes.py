@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TIMEOUT = 240  # seconds, of a test that waits for other processes: long, for a busy machine
 
 SCRIPT = """
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -70,9 +72,7 @@ class Run:
         return {name: value.numpy().copy() for name, value in self.model.state_dict().items()}
 
 if __name__ == "__main__":
-    from accelerate import PartialState
-
-    rank = PartialState(cpu=True).process_index
+    rank = os.environ["RANK"]
     folder = Path(sys.argv[1])
     for name, dropout in (("plain", 0.0), ("dropout", 0.2)):
         run = Run(folder / name, dropout)
@@ -198,8 +198,18 @@ def test_what_two_processes_left_one_goes_on_with(pair, script):
 
 
 def test_batch_that_cannot_be_shared_is_refused(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
     monkeypatch.setattr(
-        "algdistill.training.trainer.Accelerator", lambda **_: SimpleNamespace(num_processes=3)
+        "algdistill.training.trainer.meet", lambda **_: Accelerator(mixed_precision="no")
     )
     with pytest.raises(ValueError, match="got batch_size=8, expected a multiple of the 3"):
+        script.Run(tmp_path)
+
+
+def test_processes_that_have_not_met_do_not_train_side_by_side(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        "algdistill.training.processes.Accelerator", lambda **_: SimpleNamespace(num_processes=1)
+    )
+    with pytest.raises(RuntimeError, match=r"got 1 process, expected the 2 .* needs cpu=True"):
         script.Run(tmp_path)
