@@ -30,6 +30,7 @@ from algdistill.histories import (
     WindowSampler,
     WindowSource,
 )
+from algdistill.histories.quality import measure_quality
 from algdistill.histories.schema import STEP_FIELDS
 
 NUM_LEARNERS = 2560
@@ -138,7 +139,19 @@ def draw(folder: Path, seconds: float) -> Figures:
     return figures
 
 
-def rows_of(made: Figures, drawn: Figures) -> list[Row]:
+def judge(folder: Path) -> Figures:
+    """Measure the quality of all histories, and read them without looking at them."""
+    store = HistoryStore.open(folder / "store")
+    began = time.perf_counter()
+    num_steps = sum(len(history) for block in store.blocks() for history in block)
+    read = num_steps / (time.perf_counter() - began)
+    began = time.perf_counter()
+    measure_quality(store.blocks(), context_length=CONTEXT)
+    judged = num_steps / (time.perf_counter() - began)
+    return {"read": read, "judged": judged, "peak": resident_bytes(peak=True)}
+
+
+def rows_of(made: Figures, drawn: Figures, judged: Figures) -> list[Row]:
     """Each figure beside its baseline."""
     size = f"{made['steps'] / 1e6:,.0f} M steps"
     mega = 1e6
@@ -163,6 +176,9 @@ def rows_of(made: Figures, drawn: Figures) -> list[Row]:
         row("peak of memory in sampling", "MB", drawn["peak"] / mega, everything, in_memory),
         row("of it, beside what imports take", "MB", drawn["over_imports"] / mega, everything,
             in_memory),
+        row(f"quality of {size}", "steps/s", judged["judged"], "reading them", judged["read"]),
+        row("peak of memory in judging quality", "MB", judged["peak"] / mega, everything,
+            in_memory),
     ]  # fmt: skip
 
 
@@ -179,7 +195,9 @@ def main() -> None:
             made = pool.apply(append, (Path(folder), arguments.steps))
         with processes.Pool(1) as pool:
             drawn = pool.apply(draw, (Path(folder), arguments.seconds))
-    show(rows_of(made, drawn), as_json=arguments.json)
+        with processes.Pool(1) as pool:
+            judged = pool.apply(judge, (Path(folder),))
+    show(rows_of(made, drawn, judged), as_json=arguments.json)
 
 
 if __name__ == "__main__":

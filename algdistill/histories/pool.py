@@ -1,6 +1,7 @@
 """Learning histories held in memory, and the one way windows are taken from them.
 
-Axis letters: ``B`` windows, ``T`` time steps, ``*action`` the shape of an action.
+Axis letters: ``B`` windows, ``T`` time steps, ``H`` histories and ``E`` episodes of a slot,
+``*action`` the shape of an action.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
@@ -116,7 +117,7 @@ class HistoryPool:
         return self._windows(starts, length, starts == first)
 
     def _windows(
-        self, starts: Int[np.ndarray, " B"], length: int, at_first: Shaped[np.ndarray, " B"]
+        self, starts: Int[np.ndarray, " B"], length: int, at_first: Bool[np.ndarray, " B"]
     ) -> WindowBatch:
         """The windows that start at given rows; ``at_first`` marks those that begin a history."""
         rows = starts[:, None] + np.arange(length)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from algdistill.histories import HistoryStore, StoreWindowSampler, WindowSampler
+from algdistill.models import ADTransformer, ADTransformerConfig
+from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
 
 from .numbered import filmed_history, numbered_history
 
@@ -174,6 +176,34 @@ def test_a_killed_sampler_continues_the_same_windows(store, tmp_path):
     resumed.load_state_dict(state["sampler"])
     for _ in range(50):
         assert torch.equal(resumed.sample(2).steps.obs, undisturbed.sample(2).steps.obs)
+
+
+def test_training_from_a_store_killed_within_an_epoch_resumes_bit_for_bit(tmp_path, make_history):
+    store = store_of(tmp_path / "s", [make_history(task_id=task) for task in range(20)])
+    config = TrainingConfig(num_updates=12, batch_size=4, warmup_updates=3, evaluate_every=4)
+    model_config = ADTransformerConfig(
+        store.space, context_length=30, embed_dim=16, num_layers=1, num_heads=2, mlp_dim=16
+    )
+
+    def train(run_dir, seed, outcomes):
+        def evaluate(model):
+            outcome = outcomes.pop(0)
+            if outcome is None:
+                raise KeyboardInterrupt
+            return {SELECTION_METRIC: outcome}
+
+        generator = torch.Generator().manual_seed(seed)
+        model = ADTransformer(model_config, generator)
+        sampler = sampler_of(store, seed=seed, shorter_lengths=(10, 20))
+        trainer = Trainer(model, sampler, config, run_dir, evaluate=evaluate, generator=generator)
+        trainer.train()
+        return model.state_dict()
+
+    expected = train(tmp_path / "a", 0, [1.0, 2.0, 3.0])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", 0, [1.0, None])
+    resumed = train(tmp_path / "b", 1, [2.0, 3.0])
+    assert all(torch.equal(resumed[name], value) for name, value in expected.items())
 
 
 def test_histories_appended_later_are_left_out(store):
