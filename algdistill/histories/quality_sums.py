@@ -42,15 +42,25 @@ class Thinned:
         self._limit = limit
         self._stride = 1
         self._num_seen = 0
-        self.values: Float[np.ndarray, " W"] = np.empty(0)
+        self._pieces: list[np.ndarray] = []
+        self._num_kept = 0
+
+    @property
+    def values(self) -> Float[np.ndarray, " W"]:
+        """The sample, in order."""
+        return np.concatenate([np.empty(0), *self._pieces])
 
     def add(self, values: Float[np.ndarray, " W"]) -> None:
         """Take values in."""
         phase = -self._num_seen % self._stride
         self._num_seen += len(values)
-        self.values = np.concatenate([self.values, values[phase :: self._stride]])
-        while len(self.values) > self._limit:
-            self.values = self.values[::2]
+        piece = values[phase :: self._stride]
+        if len(piece):
+            self._pieces.append(piece.copy())
+            self._num_kept += len(piece)
+        while self._num_kept > self._limit:
+            self._pieces = [self.values[::2]]
+            self._num_kept = len(self._pieces[0])
             self._stride *= 2
 
 
