@@ -38,7 +38,7 @@ from vlmreward_envs.adversarial_bandit import (
 )
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 20_000, 256, 1000
-TRAINING = TrainingConfig(num_updates=4000, evaluate_every=500, log_every=100)
+TRAINING = TrainingConfig(num_updates=2000, evaluate_every=500, log_every=100)
 PLACES = {"test": "best arm even: out of distribution", "train": "best arm odd: as trained on"}
 
 

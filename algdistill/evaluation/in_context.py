@@ -5,6 +5,7 @@ Axis letters: ``N`` tasks, ``E`` in-context episodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,12 @@ class EvaluationResult:
 
 
 def evaluate_in_context(
-    agent: Agent, tasks: BatchedTasks, *, num_episodes: int, generator: torch.Generator
+    agent: Agent,
+    tasks: BatchedTasks,
+    *,
+    num_episodes: int,
+    generator: torch.Generator,
+    prepare: Callable[[], None] | None = None,
 ) -> EvaluationResult:
     """Reset the agent once, then act for ``num_episodes`` episodes in every task.
 
@@ -50,6 +56,7 @@ def evaluate_in_context(
         tasks: Tasks to act in.
         num_episodes: Episodes in a row.
         generator: Draws the agent's actions.
+        prepare: Called once the agent is reset, such as to prompt it.
 
     Raises:
         ValueError: If the agent is made for other spaces, or ``num_episodes < 1``.
@@ -64,6 +71,8 @@ def evaluate_in_context(
     detector = LoopDetector(tasks.num_tasks, tasks.episode_length, device=tasks.device)
     loops = torch.zeros(shape, dtype=torch.bool, device=tasks.device)
     agent.reset(tasks.num_tasks, generator)
+    if prepare is not None:
+        prepare()
     obs = tasks.reset()
     for episode in range(num_episodes):
         for step in range(tasks.episode_length):

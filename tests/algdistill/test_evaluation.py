@@ -156,3 +156,26 @@ def test_bad_returns_are_refused():
         bootstrap_interval(np.zeros((1, 0, 2)), mean_return, seed=0)
     with pytest.raises(ValueError, match="finite"):
         bootstrap_interval(np.full((1, 1, 1), np.nan), mean_return, seed=0)
+
+
+def test_an_agent_is_prepared_once_it_is_reset():
+    calls = []
+
+    class Watched(RandomAgent):
+        def reset(self, num_tasks, generator):
+            calls.append("reset")
+            super().reset(num_tasks, generator)
+
+        def act(self, obs):
+            calls.append("act")
+            return super().act(obs)
+
+    tasks = dark_room_tasks(size=3)
+    evaluate_in_context(
+        Watched(TaskSpace.of(tasks)),
+        tasks,
+        num_episodes=1,
+        generator=torch.Generator(),
+        prepare=lambda: calls.append("prepare"),
+    )
+    assert calls[:3] == ["reset", "prepare", "act"]

@@ -11,6 +11,7 @@ import adversarial_bandit
 import dark_room
 import dark_room_hard
 import key_to_door
+import prompting
 from algdistill.agents import RandomAgent
 from algdistill.tasks import TaskSpace
 from in_context_learning import Options, run_experiment
@@ -145,3 +146,24 @@ def test_the_bandit_experiment_ends_with_a_report(tmp_path, monkeypatch):
         "UCB1", "Thompson sampling", "random actions", "AD of UCB1", "AD of UCB1, greedy",
     }  # fmt: skip
     assert "UCB1" in (run / "report.html").read_text()
+
+
+def test_prompts_are_whole_episodes_on_the_way():
+    assert [prompting.prompt_end(progress, 60, 4) for progress in (0.05, 0.5, 0.95, 1.0)] == [
+        4, 30, 57, 60,
+    ]  # fmt: skip
+
+
+def test_prompting_a_finished_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prompting, "NUM_EPISODES", 10)
+    with pytest.raises(SystemExit, match="no finished models"):
+        prompting.main(prompting.Options())
+    options = Options(preset="debug", seeds=(0,), methods=("ad",), summarise=False)
+    run_experiment(dark_room.TASK, options)
+    folder = prompting.main(prompting.Options(repeats=1))
+    found = json.loads((folder / "summary.json").read_text())["methods"]
+    assert set(found) == {"ad"}
+    prompts = [found["ad"][f"{progress:.2f}"]["prompt"] for progress in prompting.PROGRESS]
+    assert prompts[0] < prompts[-1]  # sources learn
+    assert (folder / "prompting.png").read_bytes()[:4] == b"\x89PNG"
