@@ -87,10 +87,9 @@ class LoopDetector:
         num_unpaid = (~self._paid).flip(0).long().cumprod(0).sum(0)
         loops = self._repeats_itself(num_unpaid == length)
         for period in range(1, length // self.num_repeats + 1):
-            same = self._steps[period:] == self._steps[:-period]
-            num_periodic = same.flip(0).long().cumprod(0).sum(0) + period
             needed = max(self.num_repeats * period, -(-length // 2))
-            loops |= torch.minimum(num_periodic, num_unpaid) >= needed
+            tail = self._steps[length - needed :]
+            loops |= (tail[period:] == tail[:-period]).all(0) & (num_unpaid >= needed)
         return loops
 
     def _repeats_itself(self, unpaid: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
@@ -107,6 +106,7 @@ class LoopDetector:
         if len(self._powers) < size:
             factors = torch.full((size,), _MULTIPLIER, device=values.device)
             self._powers = factors.cumprod(0)
+        # GPUs have no matrix product of whole numbers.
         return (values * self._powers[:size]).sum(1)
 
 
