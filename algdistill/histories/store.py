@@ -243,6 +243,10 @@ class HistoryStore:
         """Time steps of each history."""
         return self._read_column("lengths", 0, len(self))
 
+    def task_ids(self) -> Int[np.ndarray, " H"]:
+        """Task of each history."""
+        return self._read_column("task_ids", 0, len(self))
+
     def read(self, start: int = 0, stop: int | None = None) -> list[LearningHistory]:
         """Histories ``start … stop - 1``, all by default; whole blocks are read at once.
 
