@@ -6,6 +6,8 @@ python experiments/dark_room.py
 import tyro
 
 from algdistill.sources import (
+    ActorCritic,
+    ActorCriticConfig,
     NoisyOracle,
     NoisyOracleConfig,
     TabularQLearning,
@@ -24,6 +26,9 @@ Q_LEARNING = TabularQLearningConfig(
     initial_value=1.0,
     replayed_episodes=8,
 )
+ACTOR_CRITIC = ActorCriticConfig(
+    num_episodes=200, discount=0.95, num_epochs=2, entropy_coefficient=0.02
+)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
 
 
@@ -35,6 +40,10 @@ def make_tasks(ids: Ids, streams: Ids) -> DarkRoomTasks:
 
 def _q_learning(tasks: DarkRoomTasks, seeds: Ids) -> TabularQLearning:
     return TabularQLearning(tasks, Q_LEARNING, seeds)
+
+
+def _actor_critic(tasks: DarkRoomTasks, seeds: Ids) -> ActorCritic:
+    return ActorCritic(tasks, ACTOR_CRITIC, seeds)
 
 
 TASK = InContextTask(
@@ -50,6 +59,7 @@ TASK = InContextTask(
             100,
             TRAINING,
         ),
+        "a2c": Method("AD of actor–critics", _actor_critic, 20, TRAINING, keep_every=4),
         "expert": Method("Expert Distillation", _q_learning, 100, TRAINING, last_episodes=10),
     },
     model={"context_length": 80, "embed_dim": 64, "num_layers": 4, "num_heads": 4, "mlp_dim": 256},

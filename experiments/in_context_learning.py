@@ -7,9 +7,9 @@ For each method and seed:
 3. ``returns_*``: with frozen weights it acts in test tasks, episode after episode, and in some of
    the tasks it was trained on.
 
-Beside them ``source`` (the source algorithm itself, learning the test tasks from nothing) and
-``random``. Then write ``summary.json`` and ``report.html``. A run that was killed goes on where it
-was; several processes may share a run folder if each is given other ``--seeds``.
+Beside them ``source_*`` (a method's source algorithm itself, learning the test tasks from nothing)
+and ``random``. Then write ``summary.json`` and ``report.html``. A run that was killed goes on where
+it was; several processes may share a run folder if each is given other ``--seeds``.
 """
 
 from dataclasses import dataclass, replace
@@ -82,10 +82,12 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
         for seed in options.seeds
         for name in chosen
     }
-    source = run.stage("source", partial(_source_learns, task))
+    sources = {
+        name: run.stage(f"source_{name}", partial(_source_learns, task, name)) for name in chosen
+    }
     random = run.stage("random", partial(_random_acts, task))
     if options.summarise:
-        results = Results(task, returns, source, random)
+        results = Results(task, returns, sources, random)
         summary = summarise(run, results)
         write_json(run.path / "summary.json", summary)
         drawn = figures(results)
@@ -220,11 +222,11 @@ def _of_each_task(returns: np.ndarray, repeats: int) -> np.ndarray:
     return returns.reshape(-1, repeats, returns.shape[1]).mean(axis=1)
 
 
-def _source_learns(task: InContextTask) -> Arrays:
-    """Returns of the headline's source algorithm, learning each test task from nothing."""
+def _source_learns(task: InContextTask, name: str) -> Arrays:
+    """Returns of a method's source algorithm, learning each test task from nothing."""
     tasks = task.test_tasks(task.split.test, task.repeats)
     seeds = torch.arange(tasks.num_tasks)
-    histories = task.methods["ad"].source(tasks, seeds).train()
+    histories = task.methods[name].source(tasks, seeds).train()
     returns = np.stack([history.env_episode_returns for history in histories])
     optimum = tasks.optimal_returns().numpy()  # type: ignore[attr-defined]
     return {

@@ -24,8 +24,8 @@ def figures(results: Results) -> list[Figure]:
         Figure(
             "Return of each episode in tasks never seen",
             "Frozen weights, empty context at episode 1. Bands: 95 % intervals over training seeds "
-            "and tasks. The source algorithm learns the same tasks from nothing, with as many "
-            "episodes as it was given.",
+            "and tasks. Black: the source algorithm of the first method learns the same tasks from "
+            "nothing.",
             learning_curves(results),
         ),
         Figure(
@@ -47,7 +47,8 @@ def learning_curves(results: Results) -> bytes:
             title = results.task.methods[name].title
             axes.plot(episodes, interval.value, color=color, linestyle=line, label=title)
             axes.fill_between(episodes, interval.low, interval.high, color=color, alpha=0.15, lw=0)
-        source = results.source["test"].mean(axis=0)[: results.task.num_episodes]
+        headline = results.sources[results.methods[0]]
+        source = headline["test"].mean(axis=0)[: results.task.num_episodes]
         axes.plot(
             np.arange(1, len(source) + 1),
             source,
@@ -107,6 +108,7 @@ def write_in_context_report(
             *(_interval(found[name]) for name in columns),
             _interval(found["area_under_curve"]),
             _interval(found["episodes_to_80_percent_of_optimum"]),
+            f"{found['source']['episodes_to_80_percent_of_optimum']['value']:.3g}",
             f"{found['train_test_gap']:.2f}",
         ]
         for found in summary["methods"].values()
@@ -116,6 +118,7 @@ def write_in_context_report(
         *(name.removeprefix("episodes_").replace("_", "–") for name in columns),
         "area under the curve",
         "episodes to 80 % of optimum",
+        "its source's",
         "gap to tasks trained on",
     ]
     headline = summary["methods"][summary["in_context"]["method"]]

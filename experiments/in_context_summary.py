@@ -30,7 +30,7 @@ class Results:
 
     task: InContextTask
     returns: Mapping[tuple[str, int], Arrays]
-    source: Arrays
+    sources: Mapping[str, Arrays]
     random: Arrays
 
     @property
@@ -41,7 +41,7 @@ class Results:
     @property
     def optimum(self) -> float:
         """Mean over test tasks of the highest return."""
-        return float(self.source["optimum"].mean())
+        return float(next(iter(self.sources.values()))["optimum"].mean())
 
     def of(self, method: str, tasks: str = "test") -> np.ndarray:
         """Returns, one for each seed, task and episode."""
@@ -70,10 +70,7 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
         "no_adaptation": task.no_adaptation,
         "random": float(results.random["test"].mean()),
         "in_context": {"method": headline, **curve(results.of(headline))},
-        "source": {
-            **curve(results.source["test"][None]),
-            **_figures(results, results.source["test"][None]),
-        },
+        "source": curve(results.sources[headline]["test"][None]),
         "methods": {name: _method(results, name) for name in results.methods},
     }
 
@@ -108,6 +105,7 @@ def _method(results: Results, name: str) -> dict[str, Any]:
     return {
         "title": results.task.methods[name].title,
         **_figures(results, returns),
+        "source": _figures(results, results.sources[name]["test"][None]),
         "of_seeds": {
             key: [float(mean_between(*block)(seed[None])[0]) for seed in returns]
             for key, block in blocks(returns.shape[-1]).items()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import ablations
 import adversarial_bandit
 import dark_room
 import dark_room_hard
@@ -34,9 +35,9 @@ def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, mon
     assert set(summary["methods"]) == {"ad"}
 
     stages = {file: file.stat().st_mtime_ns for file in run.glob("*.npz")}
-    assert {file.stem for file in stages} == {"source", "random"} | {
+    assert {file.stem for file in stages} == {"random"} | {
         f"{stage}_ad_{seed}" for stage in ("histories", "distil", "returns") for seed in (0, 1)
-    }
+    } | {"source_ad"}
     run_experiment(dark_room.TASK, options)
     assert {file: file.stat().st_mtime_ns for file in stages} == stages
 
@@ -96,7 +97,7 @@ def test_a_summary_says_what_the_returns_say(tmp_path):
     results = Results(
         task,
         {("ad", 0): arrays, ("ad", 1): arrays},
-        source={"test": rising[:, :60] / 2, "optimum": np.array([8.0, 12.0])},
+        sources={"ad": {"test": rising[:, :60] / 2, "optimum": np.array([8.0, 12.0])}},
         random={"test": np.zeros((2, 100))},
     )
     summary = summarise(RunFolder(tmp_path, Options()), results)
@@ -110,7 +111,7 @@ def test_a_summary_says_what_the_returns_say(tmp_path):
     assert found["area_under_curve"]["value"] == pytest.approx(0.505)
     # Eight is the mean of episodes 79 to 81.
     assert found["episodes_to_80_percent_of_optimum"]["value"] == 81
-    assert summary["source"]["episodes_to_80_percent_of_optimum"]["value"] == 61
+    assert found["source"]["episodes_to_80_percent_of_optimum"]["value"] == 61
     assert summary["in_context"]["returns"] == pytest.approx((episodes / 10).tolist())
 
 
@@ -167,3 +168,35 @@ def test_prompting_a_finished_run(tmp_path, monkeypatch):
     prompts = [found["ad"][f"{progress:.2f}"]["prompt"] for progress in prompting.PROGRESS]
     assert prompts[0] < prompts[-1]  # sources learn
     assert (folder / "prompting.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_ablations_change_one_thing_and_train_the_common_point_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = {name: (*ablations.AXES[name][:2], values) for name, values in (
+        ("context_length", (40, 80)), ("token_mask", (0.3,)),
+    )}  # fmt: skip
+    monkeypatch.setattr(ablations, "AXES", short)
+    folder = ablations.main(ablations.AblationOptions(tuple(short), preset="debug"))
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "common", "context_length_40",
+    }  # fmt: skip
+    found = json.loads((folder / "summary.json").read_text())["axes"]
+    assert found["context_length"]["80"] == found["token_mask"]["0.3"]
+    assert set(found["context_length"]) == {"40", "80"}
+    assert (folder / "ablations.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("axis", ablations.COMMON)
+def test_the_common_point_of_an_axis_is_that_of_all(axis):
+    _, variant, values = ablations.AXES[axis]
+    assert ablations.COMMON[axis] in values
+    same, other = variant(ablations.COMMON[axis]), ablations.AXES["token_mask"][1](0.3)
+    assert same.model == other.model
+    assert same.methods["ad"].training == other.methods["ad"].training
+    assert same.methods["ad"].histories_per_task == other.methods["ad"].histories_per_task
+    assert same.split.train.tolist() == other.split.train.tolist()
+
+
+def test_an_unknown_axis_is_refused():
+    with pytest.raises(ValueError, match=r"axes \['colour'\]"):
+        ablations.main(ablations.AblationOptions(("colour",)))
