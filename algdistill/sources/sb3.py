@@ -1,6 +1,6 @@
 """Record any Stable-Baselines3 algorithm while it trains. Needs the `sb3` extra.
 
-Axis letters: ``N`` environments, ``O`` observation components.
+Axis letters: ``N`` environments, ``*obs`` the shape of an observation.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Int
+from jaxtyping import Shaped
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
+from algdistill.gymnasium_tasks import action_space, observation_space
 from algdistill.histories.recorder import HistoryRecorder
 from algdistill.histories.schema import LearningHistory
-from algdistill.tasks import StepResult, TaskSpace
+from algdistill.spaces import Discrete, TaskSpace
+from algdistill.tasks import StepResult
 
 
 class RecordHistories(VecEnvWrapper):
@@ -31,8 +33,8 @@ class RecordHistories(VecEnvWrapper):
     as an algorithm may run on to the end of its last rollout.
 
     Args:
-        venv: Discrete actions; ``Discrete`` or ``MultiDiscrete`` observations that start at 0, or
-            a ``Dict`` that holds such.
+        venv: Discrete actions; observations that `algdistill.gymnasium_tasks` knows, or a ``Dict``
+            that holds such. Frames are (H, W, 3): record before SB3 puts the channels first.
         task_ids: The task of each environment.
         num_steps: Steps to record of each environment.
         observation_key: The part of a ``Dict`` observation to record.
@@ -60,8 +62,9 @@ class RecordHistories(VecEnvWrapper):
             )
         self._key = observation_key
         self._num_steps = num_steps
+        self._space = _task_space(venv, observation_key)
         self._recorder = HistoryRecorder(
-            _task_space(venv, observation_key), torch.tensor(task_ids), num_steps, metadata or {}
+            self._space, torch.tensor(task_ids), num_steps, metadata or {}
         )
         self._num_recorded = 0
 
@@ -73,7 +76,7 @@ class RecordHistories(VecEnvWrapper):
                 "`reset_num_timesteps=False`, or wrap the environments anew"
             )
         obs = self.venv.reset()
-        self._obs = self._symbolic(obs)
+        self._obs = self._recorded(obs)
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -84,7 +87,7 @@ class RecordHistories(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """Record what the actions led to."""
         obs, rewards, dones, infos = self.venv.step_wait()
-        next_obs = self._symbolic(obs)
+        next_obs = self._recorded(obs)
         if self._num_recorded < self._num_steps:
             done = torch.as_tensor(dones)
             truncated = done & torch.tensor(
@@ -110,10 +113,11 @@ class RecordHistories(VecEnvWrapper):
         """One history for each environment, of the steps recorded so far."""
         return self._recorder.histories()
 
-    def _symbolic(self, obs: VecEnvObs) -> Int[Tensor, "N O"]:
+    def _recorded(self, obs: VecEnvObs) -> Shaped[Tensor, " N *obs"]:
         """The recorded part of an observation."""
         values = obs[self._key] if self._key is not None else obs  # type: ignore[call-overload]
-        return torch.as_tensor(np.array(values, dtype=np.int64).reshape(self.num_envs, -1))
+        space = self._space.observations
+        return torch.as_tensor(np.array(values)).to(space.dtype).reshape(-1, *space.shape)
 
 
 def _task_space(venv: VecEnv, observation_key: str | None) -> TaskSpace:
@@ -123,15 +127,7 @@ def _task_space(venv: VecEnv, observation_key: str | None) -> TaskSpace:
         if not isinstance(space, spaces.Dict) or observation_key not in space.spaces:
             raise ValueError(f"got observations {space}, expected a Dict with {observation_key!r}")
         space = space[observation_key]
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        sizes: tuple[int, ...] = (int(space.n),)
-    elif isinstance(space, spaces.MultiDiscrete) and not space.start.any():
-        sizes = tuple(space.nvec.flatten().tolist())
-    else:
-        raise ValueError(
-            f"got observations {space}, expected Discrete or MultiDiscrete that start at 0; name "
-            "the part of a Dict with `observation_key`"
-        )
-    if not isinstance(venv.action_space, spaces.Discrete) or venv.action_space.start != 0:
+    actions = action_space(venv.action_space)
+    if not isinstance(actions, Discrete):
         raise ValueError(f"got actions {venv.action_space}, expected Discrete that start at 0")
-    return TaskSpace.symbolic(sizes, int(venv.action_space.n))
+    return TaskSpace(observation_space(space), actions)

@@ -9,6 +9,7 @@ import pytest
     [
         "algdistill.agents.in_context_agent",
         "algdistill.agents.loop_detector",
+        "algdistill.gymnasium_tasks",
         "algdistill.histories.quality",
         "algdistill.histories.store",
         "algdistill.histories.store_windows",

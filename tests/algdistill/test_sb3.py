@@ -124,3 +124,32 @@ def test_gaps_and_wrong_counts_are_refused():
     drive(venv, lambda obs, step: np.array([1]), 2)
     with pytest.raises(RuntimeError, match="cut the histories"):
         venv.reset()
+
+
+class Screen(Line):
+    """The same, seen as a frame whose first pixel is the place."""
+
+    observation_space = spaces.Box(0, 255, (2, 4, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._frame(), {}
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        return self._frame(), *rest
+
+    def _frame(self):
+        frame = np.zeros((2, 4, 3), np.uint8)
+        frame[0, 0] = self.place
+        return frame
+
+
+def test_frames_are_recorded_as_they_are():
+    envs = DummyVecEnv([lambda: gym.wrappers.TimeLimit(Screen(), 20)])
+    venv = RecordHistories(envs, task_ids=[0], num_steps=5)
+    drive(venv, lambda obs, step: np.array([1]), 5)
+    (history,) = venv.histories()
+    assert history.observations.shape == (5, 2, 4, 3)
+    assert history.observations.dtype == np.uint8
+    assert history.observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
