@@ -104,6 +104,7 @@ def _method(results: Results, name: str) -> dict[str, Any]:
     last = mean_between(*list(blocks(returns.shape[-1]).values())[-1])
     return {
         "title": results.task.methods[name].title,
+        "curve": curve(returns),
         **_figures(results, returns),
         "source": _figures(results, results.sources[name]["test"][None]),
         "of_seeds": {

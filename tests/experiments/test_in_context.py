@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import ablations
 import adversarial_bandit
 import dark_room
 import dark_room_hard
+import in_context_overview
 import key_to_door
 import prompting
 from algdistill.agents import RandomAgent
@@ -21,6 +23,8 @@ from in_context_task import Method, Split, split_at_random
 from run_folder import RunFolder
 
 TASKS = {task.name: task for task in (dark_room.TASK, dark_room_hard.TASK, key_to_door.TASK)}
+
+RESULTS = Path(dark_room.__file__).parent / "results"
 
 
 def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -200,3 +204,32 @@ def test_the_common_point_of_an_axis_is_that_of_all(axis):
 def test_an_unknown_axis_is_refused():
     with pytest.raises(ValueError, match=r"axes \['colour'\]"):
         ablations.main(ablations.AblationOptions(("colour",)))
+
+
+def test_the_overview_draws_what_there_is():
+    curve = {"returns": [0.0, 1.0, 2.0], "low": [0.0, 0.5, 1.0], "high": [1.0, 2.0, 3.0]}
+    summary = {
+        "methods": {"ad": {"title": "AD", "curve": curve}},
+        "source": curve,
+        "optimum": 4.0,
+        "no_adaptation": 0.5,
+    }
+    picture = in_context_overview.curves_by_environment({"One": summary, "Two": summary})
+    assert picture[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="no results"):
+        in_context_overview.curves_by_environment({})
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if (RESULTS / f"{name}.json").exists()])
+def test_committed_results_say_how_they_were_made(name):
+    task, found = TASKS[name], json.loads((RESULTS / f"{name}.json").read_text())
+    assert found["command"].startswith(f"python experiments/{name}.py")
+    assert found["versions"]["torch"]
+    assert sum(found["seconds"].values()) > 60
+    assert len(found["in_context"]["returns"]) == task.num_episodes
+    assert found["no_adaptation"] == task.no_adaptation
+    assert found["tasks"]["test"] == len(task.split.test)
+    for method in found["methods"].values():
+        assert len(method["of_seeds"]["episodes_1_5"]) == len(found["seeds"])
+        interval = method["area_under_curve"]
+        assert interval["low"] <= interval["value"] <= interval["high"]
