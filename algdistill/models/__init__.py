@@ -1,5 +1,6 @@
 """The model: time steps to tokens, tokens to actions."""
 
+from algdistill.models.attention import attention_weights
 from algdistill.models.block import KeyValueCache
 from algdistill.models.checkpoint import CheckpointError, load_model, save_model
 from algdistill.models.config import ADTransformerConfig, FrameEncoderConfig
@@ -13,6 +14,7 @@ __all__ = [
     "FrameEncoderConfig",
     "KeyValueCache",
     "TimestepEncoder",
+    "attention_weights",
     "load_model",
     "save_model",
 ]

@@ -12,6 +12,8 @@ Axis letters: ``B`` batch, ``T`` new tokens, ``P`` tokens old and new, ``H`` hea
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -137,18 +139,25 @@ class Block(nn.Module):
         output: Float[Tensor, "B T D"] = self.mlp_norm(hidden + expanded)
         return output
 
+    def attention_weights(
+        self, hidden: Float[Tensor, "B T D"], rotary: RotaryPositions | None = None
+    ) -> Float[Tensor, "B H T T"]:
+        """How much of each token, second ``T``, every token reads, first ``T``; sums to 1."""
+        read = self.attention_norm(hidden) if self.norm_first else hidden
+        query, keys, _ = self._projected(read, 0, rotary)
+        scores = query @ keys.mT / math.sqrt(query.shape[-1])
+        later = ~_earlier(query.shape[2], 0, query.device)
+        return scores.masked_fill(later, -math.inf).softmax(dim=-1)
+
     def _attend(
         self,
         hidden: Float[Tensor, "B T D"],
         cache: KeyValueCache | None,
         rotary: RotaryPositions | None,
     ) -> Float[Tensor, "B T D"]:
-        mixed = self.query_key_value(hidden)
-        query, keys, values = mixed.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        num_new = query.shape[2]
         past = 0 if cache is None else cache.num_tokens
-        if rotary is not None:
-            query, keys = rotary(query, past), rotary(keys, past)
+        query, keys, values = self._projected(hidden, past, rotary)
+        num_new = query.shape[2]
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
         # A single new token may look at everything; several must not look at later ones.
@@ -161,6 +170,16 @@ class Block(nn.Module):
         )
         output: Float[Tensor, "B T D"] = self.attention_out(attended.transpose(1, 2).flatten(2))
         return output
+
+    def _projected(
+        self, hidden: Float[Tensor, "B T D"], past: int, rotary: RotaryPositions | None
+    ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T K"], Float[Tensor, "B H T K"]]:
+        """Queries, keys and values of tokens of which the first is at place ``past``."""
+        mixed = self.query_key_value(hidden)
+        query, keys, values = mixed.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            query, keys = rotary(query, past), rotary(keys, past)
+        return query, keys, values
 
     def _expand(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         expanded: Float[Tensor, "B T D"] = self.mlp_out(
