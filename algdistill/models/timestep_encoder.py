@@ -32,7 +32,6 @@ class TimestepEncoder(nn.Module):
 
     def __init__(self, config: ADTransformerConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.space = config.space
         self.tokens_per_step = config.tokens_per_step
         width = config.embed_dim
         seen, done = config.space.observations, config.space.actions
