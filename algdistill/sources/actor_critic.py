@@ -35,14 +35,12 @@ from torch import Tensor
 from algdistill.sources.fleet import FleetConfig, SourceFleet
 from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
 from algdistill.sources.stacked_networks import (
-    WIDTH_MULTIPLE,
     FirstLayer,
-    StackedActorCritic,
+    StackedPerceptron,
     WeightStreams,
-    feature_layer,
-    symbolic_layer,
+    check_width,
+    layer_for,
 )
-from algdistill.spaces import Embedding, Pixels, Symbolic, TaskSpace
 from algdistill.tasks import BatchedStep, BatchedTasks
 
 
@@ -53,7 +51,7 @@ class ActorCriticConfig(FleetConfig):
     Attributes:
         num_episodes: Episodes each learner trains for, in each of its tasks.
         num_actors: Tasks that one learner acts in side by side, ``E``.
-        hidden_size: Width of the network's layers, a multiple of `WIDTH_MULTIPLE`.
+        hidden_size: Width of the network's layers, a multiple of 16.
         num_layers: Layers before the head.
         rollout_length: Steps in every task between two updates.
         num_epochs: How often an update goes through its rollout.
@@ -89,10 +87,7 @@ class ActorCriticConfig(FleetConfig):
         for name in ("num_actors", "num_layers", "rollout_length", "num_epochs"):
             self._check_range(name, 1.0)
         self._check_range("num_minibatches", 1.0, float(self.rollout_length * self.num_actors))
-        if self.hidden_size < 1 or self.hidden_size % WIDTH_MULTIPLE:
-            raise ValueError(
-                f"got hidden_size={self.hidden_size}, expected a multiple of {WIDTH_MULTIPLE}"
-            )
+        check_width(self.hidden_size)
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             self._check_range(name, 1e-9)
         self._check_range("discount", 0.0, 1.0 - 1e-6)
@@ -145,18 +140,19 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
                 f"got {tasks.num_tasks} tasks, expected a multiple of num_actors="
                 f"{config.num_actors}"
             )
-        self._first_layer = first_layer or _layer_for(self._space)
+        self._first_layer = first_layer or layer_for(self._space)
         self._num_actions = self._space.num_actions
         self._forget()
 
     def _forget(self) -> None:
         streams = WeightStreams(self._origins[:: self._config.num_actors])
-        self.network = StackedActorCritic(
+        # One head for both: an output for each action's logit, and one for the value.
+        self.network = StackedPerceptron(
             streams,
             self._first_layer,
             self._config.hidden_size,
             self._config.num_layers,
-            self._num_actions,
+            self._num_actions + 1,
         )
         self._optimizer = torch.optim.Adam(
             self.network.parameters(), self._config.learning_rate, eps=1e-5, fused=True
@@ -198,7 +194,8 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
         self, obs: Shaped[Tensor, "N B ..."]
     ) -> tuple[Float[Tensor, "N B A"], Float[Tensor, "N B"]]:
         """Return the logarithms of all actions' probabilities, and the values."""
-        logits, scaled_values = self.network(obs)
+        outputs = self.network(obs)
+        logits, scaled_values = outputs[..., :-1], outputs[..., -1]
         return logits.log_softmax(dim=-1), scaled_values / (1.0 - self._config.discount)
 
     def _update(self, rollout: _Step) -> None:
@@ -254,20 +251,6 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
             - config.entropy_coefficient * entropy
         )
         return loss.mean(dim=1).sum()
-
-
-def _layer_for(space: TaskSpace) -> FirstLayer:
-    """What reads the observations of a space."""
-    match space.observations:
-        case Symbolic(sizes):
-            return symbolic_layer(sizes)
-        case Embedding(dim):
-            return feature_layer(dim)
-        case Pixels() as pixels:
-            raise ValueError(
-                f"got observations {pixels} and no first_layer, expected one that reads them, or "
-                "tasks that show a frozen encoder's embeddings"
-            )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ computes the same bits alone as among thousands, because every matrix begins on 
 own: widths are multiples of `WIDTH_MULTIPLE`, and kernels choose their way by shape and alignment.
 
 Axis letters: ``N`` learners, ``B`` observations of each, ``O`` components of a symbolic
-observation, ``D`` features, ``H`` width of a layer, ``A`` actions.
+observation, ``D`` features, ``H`` width of a layer, ``K`` outputs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from algdistill.sources.random_streams import uniform_at
+from algdistill.spaces import Embedding, Pixels, Symbolic, TaskSpace
 
 WIDTH_MULTIPLE = 16
 """Numbers of four bytes in a cache line."""
@@ -126,17 +127,41 @@ def feature_layer(num_features: int) -> FirstLayer:
     return lambda streams, width: StackedLinear(streams, num_features, width)
 
 
-class StackedActorCritic(nn.Module):
-    """Each learner's policy and value: a perceptron with tanh between layers and one head for both.
+def layer_for(space: TaskSpace) -> FirstLayer:
+    """Make first layers that read the observations of a space.
 
-    The head begins at zero: at first all actions are equally probable and all values 0.
+    Raises:
+        ValueError: If they are pixels.
+    """
+    match space.observations:
+        case Symbolic(sizes):
+            return symbolic_layer(sizes)
+        case Embedding(dim):
+            return feature_layer(dim)
+        case Pixels() as pixels:
+            raise ValueError(
+                f"got observations {pixels} and no first_layer, expected one that reads them, or "
+                "tasks that show a frozen encoder's embeddings"
+            )
+
+
+def check_width(hidden_size: int) -> None:
+    """Refuse, with a `ValueError`, a width that is no multiple of `WIDTH_MULTIPLE`."""
+    if hidden_size < 1 or hidden_size % WIDTH_MULTIPLE:
+        raise ValueError(f"got hidden_size={hidden_size}, expected a multiple of {WIDTH_MULTIPLE}")
+
+
+class StackedPerceptron(nn.Module):
+    """A perceptron for each learner, with tanh after each layer but the last, the head.
+
+    The head begins at zero: at first all outputs are 0, whatever is observed.
 
     Args:
         streams: Where initial weights come from.
         first_layer: Reads observations.
         hidden_size: ``H``.
         num_layers: Layers before the head, the first included.
-        num_actions: ``A``.
+        num_outputs: ``K``.
     """
 
     def __init__(
@@ -145,26 +170,24 @@ class StackedActorCritic(nn.Module):
         first_layer: FirstLayer,
         hidden_size: int,
         num_layers: int,
-        num_actions: int,
+        num_outputs: int,
     ) -> None:
         super().__init__()
-        self._num_actions = num_actions
+        self._num_outputs = num_outputs
         self.layers = nn.ModuleList(
             [
                 first_layer(streams, hidden_size),
                 *(StackedLinear(streams, hidden_size, hidden_size) for _ in range(num_layers - 1)),
             ]
         )
-        num_outputs = math.ceil((num_actions + 1) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-        self.head_weight = streams.zeros(hidden_size, num_outputs)
-        self.head_bias = streams.zeros(1, num_outputs)
+        width = math.ceil(num_outputs / WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        self.head_weight = streams.zeros(hidden_size, width)
+        self.head_bias = streams.zeros(1, width)
 
-    def forward(
-        self, obs: Shaped[Tensor, "N B ..."]
-    ) -> tuple[Float[Tensor, "N B A"], Float[Tensor, "N B"]]:
-        """Return the logits of all actions, and one more number that is to be the value's."""
+    def forward(self, obs: Shaped[Tensor, "N B ..."]) -> Float[Tensor, "N B K"]:
+        """Return every learner's outputs for its observations."""
         hidden = obs
         for layer in self.layers:
             hidden = torch.tanh(layer(hidden))
         outputs = torch.baddbmm(self.head_bias, hidden, self.head_weight)
-        return outputs[..., : self._num_actions], outputs[..., self._num_actions]
+        return outputs[..., : self._num_outputs]

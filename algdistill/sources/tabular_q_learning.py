@@ -28,12 +28,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from algdistill.sources.fleet import FleetConfig, SourceFleet, uniform_action, uniform_argmax
+from algdistill.sources.epsilon_greedy import NUM_DRAWS, EpsilonGreedyConfig, epsilon_greedy
+from algdistill.sources.fleet import SourceFleet
 from algdistill.tasks import BatchedStep, BatchedTasks, flat_observation
 
 
 @dataclass(frozen=True)
-class TabularQLearningConfig(FleetConfig):
+class TabularQLearningConfig(EpsilonGreedyConfig):
     """Settings of every learner of a fleet.
 
     Attributes:
@@ -51,8 +52,6 @@ class TabularQLearningConfig(FleetConfig):
         ValueError: If a value is out of its range.
     """
 
-    exploration_episodes: int = 20
-    final_epsilon: float = 0.0
     learning_rate: float = 1.0
     discount: float = 0.9
     initial_value: float = 0.0
@@ -61,20 +60,11 @@ class TabularQLearningConfig(FleetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_range("exploration_episodes", 0.0)
-        self._check_range("final_epsilon", 0.0, 1.0)
         self._check_range("learning_rate", 1e-6, 1.0)
         self._check_range("discount", 0.0, 1.0 - 1e-6)
         self._check_range("initial_value", -1e6, 1e6)
         self._check_range("replayed_episodes", 1.0)
         self._check_range("reward_memory", 0.0)
-
-    def epsilon(self, episode: int) -> float:
-        """Probability of a random action in an episode, counted from 0."""
-        progress = (
-            min(episode / self.exploration_episodes, 1.0) if self.exploration_episodes else 1.0
-        )
-        return 1.0 + (self.final_epsilon - 1.0) * progress
 
 
 class TabularQLearning(SourceFleet[TabularQLearningConfig]):
@@ -136,11 +126,9 @@ actions: uint8[600], rewards: float32[600])
     def _act(self, obs: Int[Tensor, "N O"], step: int) -> Int[Tensor, " N"]:
         """Epsilon-greedy."""
         self._states = self._state_index(obs)
-        explores, tie, choice = self._draw(step, 3)
-        greedy = uniform_argmax(self._table.index_select(1, self._states), tie)
         epsilon = self._config.epsilon(step // self._tasks.episode_length)
-        uniform = uniform_action(choice, self._space.num_actions)
-        return torch.where(explores < epsilon, uniform, greedy)
+        values = self._table.index_select(1, self._states)
+        return epsilon_greedy(values, epsilon, self._draw(step, NUM_DRAWS))
 
     def _learn(self, actions: Int[Tensor, " N"], result: BatchedStep) -> None:
         """One update in every table; after an episode, the latest ones once more, backwards."""

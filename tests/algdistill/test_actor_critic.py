@@ -7,9 +7,9 @@ from algdistill.sources import ActorCritic, ActorCriticConfig
 from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
 from algdistill.sources.random_streams import stream_origins
 from algdistill.sources.stacked_networks import (
-    StackedActorCritic,
     StackedLinear,
     StackedLookup,
+    StackedPerceptron,
     WeightStreams,
     feature_layer,
     symbolic_layer,
@@ -40,27 +40,26 @@ def test_lookup_equals_a_linear_map_of_one_hot_observations(streams, generator):
 
 
 def test_each_learner_has_a_network_of_its_own(streams, generator):
-    network = StackedActorCritic(streams, feature_layer(6), 16, 2, 5)
+    network = StackedPerceptron(streams, feature_layer(6), 16, 2, 6)
     with torch.no_grad():
         network.head_weight.normal_(generator=generator)
     features = torch.randn(4, 3, 6, generator=generator)
-    logits, values = network(features)
+    found = network(features)
     first, second = network.layers
     for learner in range(4):
         hidden = features[learner]
         for layer in (first, second):
             hidden = torch.tanh(hidden @ layer.weight[learner] + layer.bias[learner])
         outputs = hidden @ network.head_weight[learner] + network.head_bias[learner]
-        torch.testing.assert_close(logits[learner], outputs[:, :5])
-        torch.testing.assert_close(values[learner], outputs[:, 5])
+        torch.testing.assert_close(found[learner], outputs[:, :6])
     assert not torch.equal(first.weight[0], first.weight[1])
 
 
-def test_untrained_policies_are_uniform_and_values_zero(streams):
-    network = StackedActorCritic(streams, symbolic_layer((9, 9)), 16, 1, 5)
-    logits, values = network(torch.ones(4, 2, 2, dtype=torch.long))
-    assert not logits.any()
-    assert not values.any()
+def test_untrained_outputs_are_zero(streams):
+    network = StackedPerceptron(streams, symbolic_layer((9, 9)), 16, 1, 17)
+    outputs = network(torch.ones(4, 2, 2, dtype=torch.long))
+    assert outputs.shape == (4, 2, 17)
+    assert not outputs.any()
 
 
 def test_initial_weights_fill_their_range(streams):
