@@ -166,7 +166,7 @@ class EmbeddedObservations:
         self.task_ids = tasks.task_ids
         self.device = tasks.device
         # What only some tasks have: their kind of action, and what is best.
-        for name in ("num_actions", "action_dim", "optimal_actions"):
+        for name in ("num_actions", "action_dim", "optimal_actions", "optimal_returns"):
             if hasattr(tasks, name):
                 setattr(self, name, getattr(tasks, name))
 
