@@ -21,7 +21,7 @@ from algdistill.timesteps import TimestepBatch
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Windows and the source's action at every one of their steps."""
+    """Windows and the action to predict at every one of their steps; mostly the source's own."""
 
     steps: TimestepBatch
     actions: Shaped[Tensor, "B T *action"]
@@ -57,19 +57,35 @@ class HistoryPool:
             (rows, *space.observations.shape), space.observations.stored_dtype
         )
         self._actions = np.empty((rows, *space.actions.shape), space.actions.stored_dtype)
+        self._targets = self._actions  # one array, until other targets come
         self._rewards = np.empty(rows, np.float32)
         self._episode_start = np.empty(rows, np.bool_)
         none = np.empty(0, np.int64)
         self._layouts = [_Layout(none, none, none, none) for _ in slot_sizes]
 
-    def fill(self, slot: int, histories: Sequence[LearningHistory]) -> None:
-        """Put histories into a slot, in place of those that were there."""
+    def fill(
+        self,
+        slot: int,
+        histories: Sequence[LearningHistory],
+        targets: Sequence[LearningHistory] | None = None,
+    ) -> None:
+        """Put histories into a slot, in place of those that were there.
+
+        Args:
+            slot: Which one.
+            histories: What windows show.
+            targets: Like ``histories``, but with the actions to predict, where those differ from
+                what was done.
+        """
+        if targets is not None and self._targets is self._actions:
+            self._targets = self._actions.copy()
         offset = int(self._offsets[slot])
         firsts, stops, starts = [], [], []
-        for history in histories:
+        for history, target in zip(histories, targets or histories, strict=True):
             rows = slice(offset, offset + len(history))
             self._observations[rows] = history.observations
             self._actions[rows] = history.actions
+            self._targets[rows] = target.actions
             self._rewards[rows] = history.rewards
             episode_starts = history.episode_starts + offset
             self._episode_start[rows] = False
@@ -122,7 +138,7 @@ class HistoryPool:
         """The windows that start at given rows; ``at_first`` marks those that begin a history."""
         rows = starts[:, None] + np.arange(length)
         previous = np.maximum(rows - 1, 0)
-        prev_action = self._taken(previous)
+        prev_action = self._as_taken(self._actions[previous])
         prev_reward = self._rewards[previous]
         prev_action[torch.from_numpy(at_first), 0] = self.space.actions.none()
         prev_reward[at_first, 0] = 0.0
@@ -132,8 +148,10 @@ class HistoryPool:
             torch.from_numpy(prev_reward),
             torch.from_numpy(self._episode_start[rows]),
         )
-        return WindowBatch(steps, self._taken(rows))
+        return WindowBatch(steps, self._as_taken(self._targets[rows]))
 
-    def _taken(self, rows: Int[np.ndarray, "B T"]) -> Shaped[Tensor, "B T *action"]:
-        """The actions at given rows, as tasks take them."""
-        return torch.from_numpy(self._actions[rows]).to(self.space.actions.dtype)
+    def _as_taken(
+        self, actions: Shaped[np.ndarray, "B T *action"]
+    ) -> Shaped[Tensor, "B T *action"]:
+        """Stored actions as tasks take them."""
+        return torch.from_numpy(actions).to(self.space.actions.dtype)

@@ -73,13 +73,21 @@ class WindowSource(ABC):
             length = self._lengths[self.generator.integers(len(self._lengths))]
         return self._pool.draw(self.generator, batch_size, length, self.start_fraction)
 
-    def _fill(self, slot: int, histories: Sequence[LearningHistory]) -> None:
-        """Put the kept episodes of histories into a slot of the pool."""
-        kept = histories
-        if self.keep_every != 1:
-            kept = [history.keep_every(self.keep_every) for history in histories]
+    def _fill(
+        self,
+        slot: int,
+        histories: Sequence[LearningHistory],
+        targets: Sequence[LearningHistory] | None = None,
+    ) -> None:
+        """Put the kept episodes of histories, and what to predict, into a slot of the pool."""
+        kept = self._kept(histories)
         check_length(min(len(history) for history in kept), self.window_length)
-        self._pool.fill(slot, kept)
+        self._pool.fill(slot, kept, None if targets is None else self._kept(targets))
+
+    def _kept(self, histories: Sequence[LearningHistory]) -> Sequence[LearningHistory]:
+        if self.keep_every == 1:
+            return histories
+        return [history.keep_every(self.keep_every) for history in histories]
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -96,13 +104,16 @@ class WindowSampler(WindowSource):
     Args:
         histories: Histories of one space.
         window_length: See `WindowSource`, as for all others.
+        targets: The same histories with the actions that are to be predicted; without them, those
+            that were taken. `algdistill.sources.optimal_targets` makes some.
         start_fraction: Share of windows that start at the first step of their history.
         generator: The only source of randomness.
         keep_every: Train on every ``keep_every``-th whole episode only.
         shorter_lengths: Lengths that a batch may have instead.
 
     Raises:
-        ValueError: If there are no histories, their spaces differ, or one is shorter than a window.
+        ValueError: If there are no histories, their spaces differ, one is shorter than a window,
+            or ``targets`` differ in more than their actions.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class WindowSampler(WindowSource):
         generator: np.random.Generator,
         keep_every: int = 1,
         shorter_lengths: Sequence[int] = (),
+        targets: Sequence[LearningHistory] | None = None,
     ) -> None:
         if not histories:
             raise ValueError("got no learning histories, expected at least one: collect some first")
@@ -121,6 +133,8 @@ class WindowSampler(WindowSource):
         if len(spaces) > 1:
             raise ValueError(f"got histories of several spaces, expected one: {spaces}")
         (space,) = spaces
+        if targets is not None:
+            _check_targets(histories, targets)
         super().__init__(
             HistoryPool(space, [sum(len(history) for history in histories)]),
             window_length=window_length,
@@ -129,7 +143,7 @@ class WindowSampler(WindowSource):
             keep_every=keep_every,
             generator=generator,
         )
-        self._fill(0, histories)
+        self._fill(0, histories, targets)
         self.num_steps = self._pool.num_steps(0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,6 +153,24 @@ class WindowSampler(WindowSource):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a sampler over the same histories stood."""
         self.generator.bit_generator.state = state["generator"]
+
+
+def _check_targets(
+    histories: Sequence[LearningHistory], targets: Sequence[LearningHistory]
+) -> None:
+    """Refuse targets that are not those of the histories with a `ValueError`."""
+    if len(targets) != len(histories):
+        raise ValueError(
+            f"got {len(targets)} targets for {len(histories)} histories, expected one each"
+        )
+    for index, (history, target) in enumerate(zip(histories, targets, strict=True)):
+        if (history.space, history.task_id) != (target.space, target.task_id) or not np.array_equal(
+            history.observations, target.observations
+        ):
+            raise ValueError(
+                f"got {target} as the target of history {index}, {history}, expected the same in "
+                "all but its actions"
+            )
 
 
 def check_length(shortest: int, window_length: int) -> None:

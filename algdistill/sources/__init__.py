@@ -8,6 +8,7 @@ from algdistill.sources.actor_critic import ActorCritic, ActorCriticConfig
 from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingConfig, UCB1Config
 from algdistill.sources.fleet import FleetConfig, SourceFleet
 from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
+from algdistill.sources.optimal_targets import optimal_targets
 from algdistill.sources.random_streams import uniform_block
 from algdistill.sources.rendered_tasks import RenderedTasks, Simulator
 from algdistill.sources.tabular_q_learning import TabularQLearning, TabularQLearningConfig
@@ -28,5 +29,6 @@ __all__ = [
     "ThompsonSampling",
     "ThompsonSamplingConfig",
     "UCB1Config",
+    "optimal_targets",
     "uniform_block",
 ]

@@ -184,3 +184,38 @@ def test_what_cannot_be_sampled_is_refused(histories, make_history):
         sampler(histories, window_length=0)
     with pytest.raises(ValueError, match="several spaces"):
         sampler([*histories, replace(histories[0], space=TaskSpace.symbolic((9, 9), 5))])
+
+
+@pytest.mark.parametrize("keep_every", [1, 2])
+def test_targets_are_predicted_from_what_was_done(keep_every):
+    histories = [numbered_history(task, 60, 10) for task in range(3)]
+    targets = [replace(history, actions=6 - history.actions) for history in histories]
+    batch = WindowSampler(
+        histories,
+        window_length=20,
+        start_fraction=0.5,
+        generator=np.random.default_rng(0),
+        keep_every=keep_every,
+        targets=targets,
+    ).sample(64)
+    row = batch.steps.obs[..., 1]
+    assert torch.equal(batch.actions, 6 - row % 7)
+    assert torch.equal(batch.steps.prev_action[:, 1:], row[:, :-1] % 7)
+
+
+def test_targets_of_other_histories_are_refused():
+    histories = [numbered_history(task, 60, 10) for task in range(2)]
+
+    def sampler(targets):
+        return WindowSampler(
+            histories,
+            window_length=20,
+            start_fraction=0.5,
+            generator=np.random.default_rng(0),
+            targets=targets,
+        )
+
+    with pytest.raises(ValueError, match="got 1 targets for 2 histories, expected one each"):
+        sampler(histories[:1])
+    with pytest.raises(ValueError, match=r"as the target of history 0, .* in all but its actions"):
+        sampler(histories[::-1])
