@@ -65,7 +65,7 @@ def _variant(
 ) -> InContextTask:
     """The Dark Room experiment with one method, trained for a short time, and some changes."""
     one = replace(TASK.methods[method], **{"training": SHORT, **changes})
-    return replace(TASK, methods={"ad": one}, model=model or TASK.model)
+    return replace(TASK, methods={"ad": one}, model=model or TASK.model, rl2=None)
 
 
 AXES: dict[str, tuple[str, Any, Sequence[Any]]] = {

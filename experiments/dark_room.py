@@ -16,6 +16,7 @@ from algdistill.sources import (
 from algdistill.training import TrainingConfig
 from in_context_learning import Options, run_experiment
 from in_context_task import Ids, InContextTask, Method, split_at_random
+from rl2 import RL2Config
 from vlmreward_envs.dark_room import DARK_ROOM, DarkRoomTasks, no_adaptation_return
 
 Q_LEARNING = TabularQLearningConfig(
@@ -46,6 +47,10 @@ def _actor_critic(tasks: DarkRoomTasks, seeds: Ids) -> ActorCritic:
     return ActorCritic(tasks, ACTOR_CRITIC, seeds)
 
 
+def _noisy_oracle(tasks: DarkRoomTasks, seeds: Ids) -> NoisyOracle:
+    return NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds)
+
+
 TASK = InContextTask(
     name="dark_room",
     title="Dark Room",
@@ -53,19 +58,18 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "ad": Method("Algorithm Distillation", _q_learning, 100, TRAINING),
-        "noise": Method(
-            "AD on ε-noise",
-            lambda tasks, seeds: NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds),
-            100,
-            TRAINING,
-        ),
+        "noise": Method("AD on ε-noise", _noisy_oracle, 100, TRAINING),
         "a2c": Method("AD of actor–critics", _actor_critic, 20, TRAINING, keep_every=4),
         "expert": Method("Expert Distillation", _q_learning, 100, TRAINING, last_episodes=10),
+        "dpt": Method(
+            "Decision-Pretrained Transformer", _noisy_oracle, 100, TRAINING, predicts_optimal=True
+        ),
     },
     model={"context_length": 80, "embed_dim": 64, "num_layers": 4, "num_heads": 4, "mlp_dim": 256},
     num_episodes=100,
     repeats=20,
     no_adaptation=no_adaptation_return(DARK_ROOM),
+    rl2=RL2Config(num_updates=1500, evaluate_every=50),
     limitations=(
         "The test goals are ten of 81 cells, the same for all seeds.",
         "Sources see what the model sees, (x, y) and rewards, but keep a table for all of it.",

@@ -32,6 +32,10 @@ def _q_learning(tasks: DarkRoomTasks, seeds: Ids) -> TabularQLearning:
     return TabularQLearning(tasks, Q_LEARNING, seeds)
 
 
+def _noisy_oracle(tasks: DarkRoomTasks, seeds: Ids) -> NoisyOracle:
+    return NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds)
+
+
 TASK = InContextTask(
     name="dark_room_hard",
     title="Dark Room Hard",
@@ -39,13 +43,11 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "ad": Method("Algorithm Distillation", _q_learning, 20, TRAINING),
-        "noise": Method(
-            "AD on ε-noise",
-            lambda tasks, seeds: NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds),
-            40,
-            TRAINING,
-        ),
+        "noise": Method("AD on ε-noise", _noisy_oracle, 40, TRAINING),
         "expert": Method("Expert Distillation", _q_learning, 20, TRAINING, last_episodes=10),
+        "dpt": Method(
+            "Decision-Pretrained Transformer", _noisy_oracle, 40, TRAINING, predicts_optimal=True
+        ),
     },
     model={"context_length": 80, "embed_dim": 64, "num_layers": 4, "num_heads": 4, "mlp_dim": 256},
     num_episodes=100,

@@ -7,11 +7,14 @@ For each method and seed:
 3. ``returns_*``: with frozen weights it acts in test tasks, episode after episode, and in some of
    the tasks it was trained on.
 
+For RL², ``rl2_*`` takes the place of the first two: it is trained online in the training tasks.
+
 Beside them ``source_*`` (a method's source algorithm itself, learning the test tasks from nothing)
 and ``random``. Then write ``summary.json`` and ``report.html``. A run that was killed goes on where
 it was; several processes may share a run folder if each is given other ``--seeds``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,20 +23,25 @@ from typing import Literal
 import numpy as np
 import torch
 
-from algdistill.agents import InContextAgent, RandomAgent
+from algdistill.agents import Agent, InContextAgent, RandomAgent
 from algdistill.evaluation import evaluate_in_context
 from algdistill.histories import HistoryStore, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig, load_model
+from algdistill.sources import optimal_targets
 from algdistill.tasks import BatchedTasks, TaskSpace
 from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
 from in_context_report import figures, write_in_context_report
 from in_context_summary import Results, summarise
-from in_context_task import InContextTask, Method
+from in_context_task import RL2, InContextTask, Method
+from rl2 import RL2Config, load_rl2, train_rl2
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 
 _VALIDATION_EPISODES = 50
 _VALIDATION_RETURNS = 20  # the last of them choose the model
 _TRAIN_TASKS_SHOWN = 64
+
+MakeAgent = Callable[..., Agent]
+"""Makes an agent with the weights that were kept: ``make_agent(tasks, greedy=False)``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Options:
     Attributes:
         preset: ``full`` is what is reported; ``debug`` runs through everything in seconds.
         seeds: Training runs of each method.
-        methods: Which methods; all by default.
+        methods: Which methods; all by default, but RL² must be named.
         run_name: Folder under ``runs/``; that of the environment by default.
         summarise: Whether to write the summary and the report; needs every seed and method.
     """
@@ -61,21 +69,23 @@ class Settings:
 
     preset: str
     model: dict[str, int]
-    training: dict[str, TrainingConfig]
+    training: dict[str, TrainingConfig | RL2Config]
 
 
 def run_experiment(task: InContextTask, options: Options) -> Path:
     """Run all stages and return the run's folder.
 
     Raises:
-        ValueError: If a method is unknown.
+        ValueError: If a method is unknown, or there is nothing to compare RL² with.
     """
     torch.set_num_threads(1)
-    if unknown := set(options.methods) - set(task.methods):
-        raise ValueError(f"got methods {sorted(unknown)}, expected some of {list(task.methods)}")
+    if unknown := set(options.methods) - set(task.titles):
+        raise ValueError(f"got methods {sorted(unknown)}, expected some of {list(task.titles)}")
     if options.preset == "debug":
         task = shortened(task)
-    chosen = options.methods or tuple(task.methods)
+    chosen = sorted(options.methods or task.methods, key=lambda name: name == RL2)
+    if options.summarise and chosen == [RL2]:
+        raise ValueError("got RL² alone, expected another method to compare it with: name one")
     run = run_folder(task, options)
     returns = {
         (name, seed): _learn_and_act(run, task, name, seed)
@@ -83,7 +93,9 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
         for name in chosen
     }
     sources = {
-        name: run.stage(f"source_{name}", partial(_source_learns, task, name)) for name in chosen
+        name: run.stage(f"source_{name}", partial(_source_learns, task, name))
+        for name in chosen
+        if name in task.methods
     }
     random = run.stage("random", partial(_random_acts, task))
     if options.summarise:
@@ -100,17 +112,17 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
 
 def run_folder(task: InContextTask, options: Options) -> RunFolder:
     """The run's folder, which belongs to its settings."""
-    settings = Settings(
-        options.preset,
-        dict(task.model),
-        {name: method.training for name, method in task.methods.items()},
-    )
+    settings = Settings(options.preset, dict(task.model), task.settings)
     return RunFolder(Path("runs") / (options.run_name or task.name), settings)
 
 
 def _learn_and_act(run: RunFolder, task: InContextTask, name: str, seed: int) -> Arrays:
-    model = distilled_model(run, task, name, seed)
-    return run.stage(f"returns_{name}_{seed}", partial(_act, task, seed, model))
+    make_agent: MakeAgent
+    if name == RL2:
+        make_agent = partial(_rl2_agent, task, trained_policy(run, task, seed))
+    else:
+        make_agent = partial(_in_context_agent, distilled_model(run, task, name, seed))
+    return run.stage(f"returns_{name}_{seed}", partial(_act, task, seed, make_agent))
 
 
 def distilled_model(run: RunFolder, task: InContextTask, name: str, seed: int) -> Path:
@@ -120,6 +132,13 @@ def distilled_model(run: RunFolder, task: InContextTask, name: str, seed: int) -
     folder = run.path / f"distil_{name}_{seed}"
     run.stage(f"histories_{name}_{seed}", partial(_collect, task, method, seed, store))
     run.stage(f"distil_{name}_{seed}", partial(_distil, task, method, seed, store, folder))
+    return folder / "best.safetensors"
+
+
+def trained_policy(run: RunFolder, task: InContextTask, seed: int) -> Path:
+    """Train RL² in the training tasks, and return the file of the best policy."""
+    folder = run.path / f"{RL2}_{seed}"
+    run.stage(f"{RL2}_{seed}", partial(_train_online, task, seed, folder))
     return folder / "best.safetensors"
 
 
@@ -146,18 +165,21 @@ def _distil(task: InContextTask, method: Method, seed: int, store: Path, folder:
     """Train a model on the histories and keep the one that learns validation tasks best."""
     generator = torch.Generator().manual_seed(seed)
     histories = HistoryStore.open(store).read()
-    context_length = task.model["context_length"]
+    targets = None
+    if method.predicts_optimal:
+        targets = optimal_targets(histories, task.training_tasks(method, seed)[0])  # type: ignore[arg-type]
     sampler = WindowSampler(
         histories,
-        window_length=context_length,
+        window_length=task.model["context_length"],
         start_fraction=0.2,
         generator=np.random.default_rng(seed),
+        targets=targets,
     )
     model = ADTransformer(ADTransformerConfig(sampler.space, **task.model), generator)
-    tasks = task.validation_tasks(repeats=max(1, 64 // len(task.split.validation)))
+    tasks = _validation_tasks(task)
 
     def evaluate(model: ADTransformer) -> dict[str, float]:
-        returns = _returns(model, tasks, min(_VALIDATION_EPISODES, task.num_episodes), seed=0)
+        returns = _validation_returns(task, _agent_of(model, tasks), tasks)
         return {
             SELECTION_METRIC: float(returns[:, -_VALIDATION_RETURNS:].mean()),
             "eval/first_episodes": float(returns[:, :5].mean()),
@@ -172,45 +194,60 @@ def _distil(task: InContextTask, method: Method, seed: int, store: Path, folder:
     }
 
 
-def _act(task: InContextTask, seed: int, best: Path) -> Arrays:
-    """Returns of a frozen model in test tasks and in tasks it was trained on, one row a task."""
-    model = load_model(best)
+def _train_online(task: InContextTask, seed: int, folder: Path) -> Arrays:
+    """Train RL² and keep the policy that learns validation tasks best."""
+    assert task.rl2 is not None
+    tasks = _validation_tasks(task)
+
+    def evaluate(agent: Agent) -> float:
+        returns = _validation_returns(task, agent, tasks)
+        return float(returns[:, -_VALIDATION_RETURNS:].mean())
+
+    best_metric, best_update = train_rl2(
+        task.make_tasks, task.split.train, task.rl2, folder, evaluate=evaluate, seed=seed
+    )
+    return {"best_metric": np.float64(best_metric), "best_update": np.int64(best_update)}
+
+
+def _validation_tasks(task: InContextTask) -> BatchedTasks:
+    return task.validation_tasks(repeats=max(1, 64 // len(task.split.validation)))
+
+
+def _validation_returns(task: InContextTask, agent: Agent, tasks: BatchedTasks) -> np.ndarray:
+    return _returns(agent, tasks, min(_VALIDATION_EPISODES, task.num_episodes), seed=0)
+
+
+def _act(task: InContextTask, seed: int, make_agent: MakeAgent) -> Arrays:
+    """Returns with frozen weights in test tasks and in tasks trained on, one row a task."""
+    test, episodes = task.test_tasks(task.split.test, task.repeats), task.num_episodes
+    once = task.test_tasks(task.split.test, 1)
     train_ids = task.split.train[:_TRAIN_TASKS_SHOWN]
+    train = task.make_tasks(train_ids, torch.arange(len(train_ids)))
+    returns = _returns(make_agent(test), test, episodes, seed=seed + 1)
     return {
-        "test": _of_each_task(
-            _returns(
-                model,
-                task.test_tasks(task.split.test, task.repeats),
-                task.num_episodes,
-                seed=seed + 1,
-            ),
-            task.repeats,
-        ),
-        "greedy": _returns(
-            model, task.test_tasks(task.split.test, 1), task.num_episodes, seed=seed, greedy=True
-        ),
-        "train": _returns(
-            model,
-            task.make_tasks(train_ids, torch.arange(len(train_ids))),
-            task.num_episodes,
-            seed=seed + 1,
-        ),
+        "test": _of_each_task(returns, task.repeats),
+        "greedy": _returns(make_agent(once, greedy=True), once, episodes, seed=seed),
+        "train": _returns(make_agent(train), train, episodes, seed=seed + 1),
     }
 
 
-def _returns(
-    model: ADTransformer,
-    tasks: BatchedTasks,
-    num_episodes: int,
-    *,
-    seed: int,
-    greedy: bool = False,
-) -> np.ndarray:
-    agent = InContextAgent(
-        model,
-        drop_length=min(tasks.episode_length, model.config.context_length),
-        greedy=greedy,
-    )
+def _in_context_agent(best: Path, tasks: BatchedTasks, *, greedy: bool = False) -> InContextAgent:
+    return _agent_of(load_model(best), tasks, greedy=greedy)
+
+
+def _agent_of(model: ADTransformer, tasks: BatchedTasks, *, greedy: bool = False) -> InContextAgent:
+    drop_length = min(tasks.episode_length, model.config.context_length)
+    return InContextAgent(model, drop_length=drop_length, greedy=greedy)
+
+
+def _rl2_agent(
+    task: InContextTask, best: Path, tasks: BatchedTasks, *, greedy: bool = False
+) -> Agent:
+    assert task.rl2 is not None
+    return load_rl2(best, TaskSpace.of(tasks), task.rl2, greedy=greedy)
+
+
+def _returns(agent: Agent, tasks: BatchedTasks, num_episodes: int, *, seed: int) -> np.ndarray:
     generator = torch.Generator().manual_seed(seed)
     return evaluate_in_context(
         agent, tasks, num_episodes=num_episodes, generator=generator
@@ -257,9 +294,18 @@ def shortened(task: InContextTask) -> InContextTask:
         )
         for name, method in task.methods.items()
     }
+    rl2 = task.rl2 and replace(
+        task.rl2,
+        num_updates=2,
+        evaluate_every=1,
+        num_trials=4,
+        episodes_per_trial=2,
+        hidden_size=16,
+    )
     return replace(
         task,
         methods=short,
+        rl2=rl2,
         model={**task.model, "embed_dim": 16, "num_layers": 1, "mlp_dim": 16},
         num_episodes=6,
         repeats=2,

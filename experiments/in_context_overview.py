@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plots import BLACK, GREY, LINES, drawing, png
+from plots import BLACK, GREY, SIX_LINES, drawing, png
 from run_folder import write_atomically
 
 _HERE = Path(__file__).parent
@@ -46,7 +46,9 @@ def curves_by_environment(found: Mapping[str, Mapping[str, Any]]) -> bytes:
     with drawing((4.3 * len(found) + 1.2, 3.6)) as figure:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, (title, summary) in zip(panels, found.items(), strict=True):
-            for (color, line, _), method in zip(LINES, summary["methods"].values(), strict=False):
+            for (color, line, _), method in zip(
+                SIX_LINES, summary["methods"].values(), strict=False
+            ):
                 curve = method["curve"]
                 episodes = np.arange(1, len(curve["returns"]) + 1)
                 look = {"color": color, "linestyle": line, "label": method["title"]}

@@ -8,7 +8,7 @@ import numpy as np
 from algdistill.evaluation import bootstrap_interval, mean_return
 from in_context_summary import Results, blocks
 from in_context_task import InContextTask
-from plots import BLACK, GREY, LINES, drawing, png
+from plots import BLACK, GREY, LINES, SIX_LINES, drawing, png
 from report import Figure, Summary, table, write_page
 
 _LIMITATIONS = (
@@ -41,10 +41,10 @@ def learning_curves(results: Results) -> bytes:
     """Draw every method's in-context curve beside its source's, as PNG."""
     with drawing((8.0, 4.4)) as figure:
         axes = figure.subplots()
-        for name, (color, line, _) in zip(results.methods, LINES, strict=False):
+        for name, (color, line, _) in zip(results.methods, SIX_LINES, strict=False):
             interval = bootstrap_interval(results.of(name), mean_return, seed=0)
             episodes = np.arange(1, len(interval.value) + 1)
-            title = results.task.methods[name].title
+            title = results.task.titles[name]
             axes.plot(episodes, interval.value, color=color, linestyle=line, label=title)
             axes.fill_between(episodes, interval.low, interval.high, color=color, alpha=0.15, lw=0)
         headline = results.sources[results.methods[0]]
@@ -75,7 +75,7 @@ def transfer(results: Results) -> bytes:
                     np.arange(1, len(mean) + 1), mean, color=color, linestyle=line, label=label
                 )
             _levels(axes, results)
-            axes.set(title=results.task.methods[name].title, xlabel="episode", ylim=(0.0, None))
+            axes.set(title=results.task.titles[name], xlabel="episode", ylim=(0.0, None))
         panels[0].set_ylabel("return")
         panels[0].legend()
         return png(figure)
@@ -108,7 +108,7 @@ def write_in_context_report(
             *(_interval(found[name]) for name in columns),
             _interval(found["area_under_curve"]),
             _interval(found["episodes_to_80_percent_of_optimum"]),
-            f"{found['source']['episodes_to_80_percent_of_optimum']['value']:.3g}",
+            _of_source(found["source"]),
             f"{found['train_test_gap']:.2f}",
         ]
         for found in summary["methods"].values()
@@ -143,6 +143,10 @@ def write_in_context_report(
 
 def _without_curves(summary: dict[str, Any]) -> Summary:
     return {name: summary[name] for name in ("command", "seconds", "versions", "machine")}
+
+
+def _of_source(found: dict[str, Any] | None) -> str:
+    return f"{found['episodes_to_80_percent_of_optimum']['value']:.3g}" if found else "–"
 
 
 def _interval(found: dict[str, float]) -> str:

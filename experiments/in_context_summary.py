@@ -101,12 +101,13 @@ def blocks(num_episodes: int) -> dict[str, tuple[int, int]]:
 
 def _method(results: Results, name: str) -> dict[str, Any]:
     returns, train = results.of(name), results.of(name, "train")
+    source = results.sources.get(name)
     last = mean_between(*list(blocks(returns.shape[-1]).values())[-1])
     return {
-        "title": results.task.methods[name].title,
+        "title": results.task.titles[name],
         "curve": curve(returns),
         **_figures(results, returns),
-        "source": _figures(results, results.sources[name]["test"][None]),
+        "source": _figures(results, source["test"][None]) if source is not None else None,
         "of_seeds": {
             key: [float(mean_between(*block)(seed[None])[0]) for seed in returns]
             for key, block in blocks(returns.shape[-1]).items()

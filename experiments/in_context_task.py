@@ -12,10 +12,14 @@ from algdistill.histories import LearningHistory
 from algdistill.sources import SourceFleet
 from algdistill.tasks import BatchedTasks
 from algdistill.training import TrainingConfig
+from rl2 import RL2Config
 
 Ids = Int64[Tensor, " N"]
 MakeTasks = Callable[[Ids, Ids], BatchedTasks]
 """Task ids, and one random stream for each; the same id is the same task."""
+
+RL2 = "rl2"
+"""What names RL² among the methods."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Method:
             converged episodes alone is Expert Distillation.
         keep_every: Keep every so many whole episodes.
         training: Settings of the model's training.
+        predicts_optimal: Predict the optimal action at every step, not the one taken: the
+            Decision-Pretrained Transformer.
     """
 
     title: str
@@ -52,6 +58,7 @@ class Method:
     training: TrainingConfig
     last_episodes: int = 0
     keep_every: int = 1
+    predicts_optimal: bool = False
 
     def histories(self, tasks: BatchedTasks, seeds: Ids) -> list[LearningHistory]:
         """Let the source learn, and return what the model is to see of it."""
@@ -77,6 +84,7 @@ class InContextTask:
         num_episodes: In-context episodes to report.
         repeats: Evaluations of each test task, each with draws of its own.
         no_adaptation: Mean return of the best that does not adapt, where it is known.
+        rl2: Settings of RL², where it is to be compared with.
         evaluation_tasks: Makes the test tasks, where they are made otherwise than training ones.
         limitations: What a reader should not conclude.
     """
@@ -90,8 +98,21 @@ class InContextTask:
     num_episodes: int
     repeats: int
     no_adaptation: float
+    rl2: RL2Config | None = None
     evaluation_tasks: MakeTasks | None = None
     limitations: tuple[str, ...] = field(default=())
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Titles of everything that can be trained, by name."""
+        titles = {name: method.title for name, method in self.methods.items()}
+        return titles if self.rl2 is None else {**titles, RL2: "RL²"}
+
+    @property
+    def settings(self) -> dict[str, TrainingConfig | RL2Config]:
+        """Settings of everything that can be trained, by name."""
+        settings = {name: method.training for name, method in self.methods.items()}
+        return settings if self.rl2 is None else {**settings, RL2: self.rl2}
 
     def test_tasks(self, ids: Ids, repeats: int) -> BatchedTasks:
         """Tasks to report on: each id ``repeats`` times in a row, each with a stream of its own."""

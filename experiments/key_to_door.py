@@ -48,6 +48,10 @@ def _q_learning(tasks: DarkKeyToDoorTasks, seeds: Ids) -> TabularQLearning:
     return TabularQLearning(tasks, Q_LEARNING, seeds)
 
 
+def _noisy_oracle(tasks: DarkKeyToDoorTasks, seeds: Ids) -> NoisyOracle:
+    return NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds)
+
+
 TASK = InContextTask(
     name="key_to_door",
     title="Dark Key-to-Door",
@@ -55,13 +59,11 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "ad": Method("Algorithm Distillation", _q_learning, 2, TRAINING),
-        "noise": Method(
-            "AD on ε-noise",
-            lambda tasks, seeds: NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds),
-            2,
-            TRAINING,
-        ),
+        "noise": Method("AD on ε-noise", _noisy_oracle, 2, TRAINING),
         "expert": Method("Expert Distillation", _q_learning, 2, TRAINING, last_episodes=10),
+        "dpt": Method(
+            "Decision-Pretrained Transformer", _noisy_oracle, 2, TRAINING, predicts_optimal=True
+        ),
     },
     model={
         "context_length": 200,

@@ -39,6 +39,8 @@ LINES: tuple[tuple[str, str, str], ...] = (
     (GREEN, "-.", "^"),
     (ORANGE, ":", "D"),
 )
+SIX_LINES = (*LINES, ("#CC79A7", "-", "v"), ("#56B4E9", "--", "P"))
+"""For as many methods as experiments in context have."""
 _STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
