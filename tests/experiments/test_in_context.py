@@ -12,17 +12,27 @@ import ablations
 import adversarial_bandit
 import dark_room
 import dark_room_hard
+import in_context_learning
 import in_context_overview
 import key_to_door
 import prompting
+import watermaze
 from algdistill.agents import RandomAgent
+from algdistill.models import load_model
+from algdistill.sources import NoisyOracleConfig
+from algdistill.spaces import Embedding
 from algdistill.tasks import TaskSpace
 from in_context_learning import Options, run_experiment
 from in_context_summary import Results, blocks, summarise
 from in_context_task import Method, Split, split_at_random
 from run_folder import RunFolder
+from vlmreward_envs.watermaze.first_person import draw_views
+from watermaze_encoder import EMBEDDING_DIM, place_encoder, random_states, train_place_encoder
 
-TASKS = {task.name: task for task in (dark_room.TASK, dark_room_hard.TASK, key_to_door.TASK)}
+TASKS = {
+    task.name: task
+    for task in (dark_room.TASK, dark_room_hard.TASK, key_to_door.TASK, watermaze.TASK)
+}
 
 RESULTS = Path(dark_room.__file__).parent / "results"
 
@@ -233,3 +243,28 @@ def test_committed_results_say_how_they_were_made(name):
         assert len(method["of_seeds"]["episodes_1_5"]) == len(found["seeds"])
         interval = method["area_under_curve"]
         assert interval["low"] <= interval["value"] <= interval["high"]
+
+
+def test_an_encoder_learns_where_it_is_and_tells_it_from_a_frame_alone():
+    found = train_place_encoder(150)
+    assert found["position_error"] < 1.0  # who always says the middle is 3.2 m off
+    assert found["heading_accuracy"] > 0.4  # of sixteen
+    encoder = place_encoder(found)
+    frames = draw_views(*random_states(70, torch.Generator().manual_seed(2)))
+    embedded = encoder.embed(frames)
+    assert embedded.shape == (70, EMBEDDING_DIM)
+    assert torch.allclose(embedded[65:], encoder.embed(frames[65:]), atol=1e-5)
+
+
+def test_watermaze_ends_with_a_report_from_embeddings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watermaze, "NOISE", NoisyOracleConfig(num_episodes=5))
+    monkeypatch.setattr(in_context_learning, "_VALIDATION_EPISODES", 2)
+    options = watermaze.WatermazeOptions(preset="debug", seeds=(0,), methods=("ad",))
+    run = watermaze.main(options)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["optimum"] == 1.0
+    assert summary["source"]["returns"][-1] == 1.0
+    assert "AD on ε-noise" in (run / "report.html").read_text()
+    model = load_model(run / "distil_ad_0" / "best.safetensors")
+    assert model.config.space.observations == Embedding(EMBEDDING_DIM)
