@@ -21,6 +21,8 @@ from algdistill.sources import (
     UCB1,
     ActorCritic,
     ActorCriticConfig,
+    DeepQLearning,
+    DeepQLearningConfig,
     FleetConfig,
     NoisyOracle,
     NoisyOracleConfig,
@@ -38,6 +40,7 @@ _SOURCES: dict[type[FleetConfig], type[SourceFleet[Any]]] = {
     ThompsonSamplingConfig: ThompsonSampling,
     NoisyOracleConfig: NoisyOracle,
     ActorCriticConfig: ActorCritic,
+    DeepQLearningConfig: DeepQLearning,
 }
 Source = Annotated[
     Annotated[TabularQLearningConfig, subcommand("q-learning", description="Q-learning in tables.")]
@@ -50,7 +53,8 @@ Source = Annotated[
         NoisyOracleConfig,
         subcommand("noisy-oracle", description="What is optimal, ever less often random."),
     ]
-    | Annotated[ActorCriticConfig, subcommand("actor-critic", description="Neural actor-critics.")],
+    | Annotated[ActorCriticConfig, subcommand("actor-critic", description="Neural actor-critics.")]
+    | Annotated[DeepQLearningConfig, subcommand("deep-q-learning", description="Double DQN.")],
     arg(name=""),
 ]
 

@@ -6,6 +6,7 @@ imported by its own name.
 
 from algdistill.sources.actor_critic import ActorCritic, ActorCriticConfig
 from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingConfig, UCB1Config
+from algdistill.sources.deep_q_learning import DeepQLearning, DeepQLearningConfig
 from algdistill.sources.fleet import FleetConfig, SourceFleet
 from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
 from algdistill.sources.optimal_targets import optimal_targets
@@ -17,6 +18,8 @@ __all__ = [
     "UCB1",
     "ActorCritic",
     "ActorCriticConfig",
+    "DeepQLearning",
+    "DeepQLearningConfig",
     "FleetConfig",
     "NoisyOracle",
     "NoisyOracleConfig",

@@ -102,6 +102,7 @@ def test_a_killed_collection_goes_on_where_it_was(store, tmp_path, monkeypatch):
     [
         (("noisy-oracle", "--num-episodes", 2), "noisy_oracle"),
         (("actor-critic", "--num-episodes", 1, "--num-actors", 2), "actor_critic"),
+        (("deep-q-learning", "--num-episodes", 3), "deep_q_learning"),
     ],
 )
 def test_other_sources_are_named(tmp_path, source, name):
