@@ -208,7 +208,7 @@ class DeepQLearning(SourceFleet[DeepQLearningConfig]):
         next_values = next_values / (1.0 - self._config.discount)
         # A step starts where the one before it led to, unless that ended and nothing is carried
         # over: the values subtracted from returns and added again are these, one step later.
-        values = next_values.roll(1, dims=1)
+        values: Tensor = next_values.roll(1, dims=1)
         return values + lambda_advantages(
             steps.rewards,
             values,
@@ -227,7 +227,7 @@ class DeepQLearning(SourceFleet[DeepQLearningConfig]):
         chosen = outputs.gather(-1, steps.actions.flatten(1)[..., None])[..., 0]
         losses = 0.5 * (chosen - (1.0 - config.discount) * targets).square()
         self._optimizer.zero_grad()
-        losses.mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+        losses.mean(dim=1).sum().backward()
         clip_each_learner(self.network.parameters(), config.max_grad_norm)
         self._optimizer.step()
         self._num_updates += 1
