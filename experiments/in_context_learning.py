@@ -221,7 +221,8 @@ def _act(task: InContextTask, seed: int, make_agent: MakeAgent) -> Arrays:
     """Returns with frozen weights in test tasks and in tasks trained on, one row a task."""
     test, episodes = task.test_tasks(task.split.test, task.repeats), task.num_episodes
     once = task.test_tasks(task.split.test, 1)
-    train_ids = task.split.train[:_TRAIN_TASKS_SHOWN]
+    every = max(1, len(task.split.train) // _TRAIN_TASKS_SHOWN)
+    train_ids = task.split.train[::every][:_TRAIN_TASKS_SHOWN]
     train = task.make_tasks(train_ids, torch.arange(len(train_ids)))
     returns = _returns(make_agent(test), test, episodes, seed=seed + 1)
     return {

@@ -77,24 +77,23 @@ def transfer(results: Results) -> bytes:
             _levels(axes, results)
             axes.set(title=results.task.titles[name], xlabel="episode", ylim=(0.0, None))
         panels[0].set_ylabel("return")
-        panels[0].legend()
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         return png(figure)
 
 
 def _levels(axes: Any, results: Results) -> None:
-    for level in (results.optimum, results.task.no_adaptation):
+    levels = (("optimum", results.optimum), ("best without adapting", results.task.no_adaptation))
+    for name, level in levels:
         axes.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-    span = axes.get_xlim()[1]
-    axes.text(span, results.optimum, "optimum ", color=GREY, fontsize=8, ha="right", va="bottom")
-    axes.text(
-        span,
-        results.task.no_adaptation,
-        "best without adapting ",
-        color=GREY,
-        fontsize=8,
-        ha="right",
-        va="bottom",
-    )
+        axes.annotate(
+            name,
+            (1.0, level),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=GREY,
+        )
 
 
 def write_in_context_report(
