@@ -13,7 +13,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from dark_room import PlainDarkRoom
 from stable_baselines3 import A2C
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
@@ -42,6 +41,7 @@ from algdistill.tasks import TaskSpace
 from algdistill.tasks_fake import GridTasks, dark_room_tasks
 from algdistill.timesteps import TimestepBatch
 from algdistill.training import action_loss
+from dark_room import PlainDarkRoom
 from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_probabilities
 from vlmreward_envs.dark_room import DarkRoomTasks
 
