@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+PRECISIONS = ("fp32", "bf16")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -21,6 +23,8 @@ class TrainingConfig:
             not trained on. Laskin et al. 2022 found .3 to .5 best.
         label_smoothing: Probability mass spread over all actions.
         max_gradient_norm: Gradients are scaled down to this norm.
+        precision: What products of matrices are computed in: ``"fp32"``, ``"bf16"``, or by default
+            bfloat16 on GPUs that have it and float32 elsewhere.
         evaluate_every: Updates between evaluations, each followed by a checkpoint.
         log_every: Updates between logged training metrics.
 
@@ -37,6 +41,7 @@ class TrainingConfig:
     token_mask_rate: float = 0.3
     label_smoothing: float = 0.0
     max_gradient_norm: float = 1.0
+    precision: str | None = None
     evaluate_every: int = 300
     log_every: int = 20
 
@@ -57,6 +62,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"got {name}={value}, expected {low} to {high}")
+
+        if self.precision not in (None, *PRECISIONS):
+            raise ValueError(
+                f"got precision={self.precision!r}, expected one of {PRECISIONS} or None"
+            )
 
     def learning_rate_at(self, update: int) -> float:
         """Learning rate of an update, the first being 0: linear warm-up, then half a cosine."""

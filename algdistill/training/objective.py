@@ -17,22 +17,28 @@ from algdistill.training.loss import action_loss
 class Objective(nn.Module):
     """`action_loss` of a model: one module for what averages gradients over processes to wrap.
 
-    On GPUs that have bfloat16 the model computes in it; its weights, the loss and everything on a
-    CPU are float32. The model itself, as agents use it, is left as it is.
+    In bfloat16, only products of matrices and, on GPUs, attention are: weights, their gradients and
+    the loss are float32. The model itself, as agents use it, is left as it is.
 
     Args:
         model: What is trained.
         label_smoothing: See `action_loss`.
+        precision: See `TrainingConfig`.
     """
 
-    def __init__(self, model: ADTransformer, label_smoothing: float) -> None:
+    def __init__(
+        self, model: ADTransformer, label_smoothing: float, precision: str | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
+        self._precision = precision
 
     @property
     def uses_bfloat16(self) -> bool:
         """Whether the model computes in bfloat16."""
+        if self._precision is not None:
+            return self._precision == "bf16"
         return self.model.device.type == "cuda" and torch.cuda.is_bf16_supported(
             including_emulation=False
         )

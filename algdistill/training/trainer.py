@@ -55,8 +55,7 @@ class Trainer:
 
     The run folder holds ``best.safetensors`` (see `algdistill.models.load_model`),
     ``checkpoint.pt`` to resume from, and TensorBoard events. Training that was killed continues
-    from its last checkpoint, bit for bit as if it had not been on a CPU. GPUs compute in bfloat16
-    where they have it, CPUs never do.
+    from its last checkpoint, bit for bit as if it had not been on a CPU.
 
     Of the processes that ``torchrun`` or ``accelerate launch`` started, each makes the same trainer
     with the model on a device of its own. A batch is shared among them; whatever their number, it
@@ -114,7 +113,9 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._objective = self._accelerator.prepare_model(Objective(model, config.label_smoothing))
+        self._objective = self._accelerator.prepare_model(
+            Objective(model, config.label_smoothing, config.precision)
+        )
         self._num_updates = 0
         self._num_targets = 0
         self._seconds = 0.0

@@ -173,7 +173,7 @@ def test_only_the_first_process_evaluates_and_writes(pair):
     assert files[2].startswith("events.out.tfevents")
 
 
-def test_processors_never_compute_in_bfloat16(pair):
+def test_processors_do_not_compute_in_bfloat16_unless_asked(pair):
     assert outcome(pair, "plain0")["is_precise"]
 
 

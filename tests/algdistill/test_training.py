@@ -13,6 +13,7 @@ from algdistill.sources import TabularQLearning, TabularQLearningConfig
 from algdistill.tasks import TaskSpace
 from algdistill.tasks_fake import GridTasks
 from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
+from algdistill.training.objective import Objective
 
 CONFIG = TrainingConfig(
     num_updates=12, batch_size=4, warmup_updates=3, evaluate_every=4, log_every=2
@@ -177,3 +178,34 @@ def test_distilled_agent_improves_in_context_on_tasks_it_never_saw(tmp_path):
     first, last = curve[:2].mean(), curve[-4:].mean()
     assert last > 2 * first
     assert last > 0.6 * unseen.optimal_returns().mean().item()
+
+
+def test_bfloat16_is_what_precision_asks_for_and_close_to_float32(histories, tmp_path):
+    losses, weights = {}, {}
+    for precision in ("fp32", "bf16"):
+        run = trainer(histories, tmp_path / precision, Measure(1.0, 2.0, 3.0))
+        objective = Objective(run.model, label_smoothing=0.0, precision=precision)
+        assert objective.uses_bfloat16 == (precision == "bf16")
+        batch = run.sampler.sample(4)
+        masked = torch.zeros(batch.actions.shape, dtype=torch.bool)
+        loss, _ = objective(batch, masked, None)
+        loss.backward()
+        losses[precision] = loss.detach()
+        weights[precision] = run.model.blocks[0].query_key_value.weight
+    assert losses["bf16"].dtype == weights["bf16"].grad.dtype == torch.float32
+    assert losses["bf16"] != losses["fp32"]
+    torch.testing.assert_close(losses["bf16"], losses["fp32"], rtol=0.01, atol=0.0)
+    similarity = torch.cosine_similarity(
+        weights["bf16"].grad.flatten(), weights["fp32"].grad.flatten(), dim=0
+    )
+    assert similarity > 0.99
+
+
+def test_processors_compute_in_float32_unless_asked(histories, tmp_path):
+    model = trainer(histories, tmp_path, Measure()).model
+    assert not Objective(model, label_smoothing=0.0).uses_bfloat16
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision='fp8', expected one of .*'bf16'"):
+        TrainingConfig(precision="fp8")
