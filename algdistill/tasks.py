@@ -122,6 +122,18 @@ class BatchedTasks(Protocol):
         ...
 
 
+# Their kind of action, what is best, and where to look for it.
+_ONLY_OF_SOME_TASKS = (
+    "num_actions",
+    "action_dim",
+    "optimal_actions",
+    "optimal_returns",
+    "num_places",
+    "places_seen",
+    "actions_towards",
+)
+
+
 class EmbeddedObservations:
     """Tasks that show frames, seen through a frozen encoder: observations are its embeddings.
 
@@ -165,8 +177,7 @@ class EmbeddedObservations:
         self.episode_length = tasks.episode_length
         self.task_ids = tasks.task_ids
         self.device = tasks.device
-        # What only some tasks have: their kind of action, and what is best.
-        for name in ("num_actions", "action_dim", "optimal_actions", "optimal_returns"):
+        for name in _ONLY_OF_SOME_TASKS:
             if hasattr(tasks, name):
                 setattr(self, name, getattr(tasks, name))
 

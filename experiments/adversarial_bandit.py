@@ -20,18 +20,25 @@ from algdistill.evaluation import Interval, bootstrap_interval
 from algdistill.models import load_model
 from algdistill.sources import (
     UCB1,
-    SourceFleet,
     ThompsonSampling,
     ThompsonSamplingConfig,
     UCB1Config,
 )
 from algdistill.tasks import TaskSpace
 from algdistill.training import TrainingConfig
-from in_context_learning import Options, distilled_model, run_folder, shortened
+from in_context_learning import Options, distilled_model, method_folder, run_folder, shortened
 from in_context_task import Ids, InContextTask, Method, Split
 from plots import BLACK, GREY, LINES, drawing, png
 from report import Figure, table, write_page
-from run_folder import Arrays, RunFolder, machine, versions, write_atomically, write_json
+from run_folder import (
+    Arrays,
+    RunFolder,
+    machine,
+    seconds_of,
+    versions,
+    write_atomically,
+    write_json,
+)
 from vlmreward_envs.adversarial_bandit import (
     AdversarialBanditTasks,
     draw_arm_probabilities,
@@ -47,14 +54,6 @@ def make_tasks(ids: Ids, streams: Ids, split: str = "train") -> AdversarialBandi
     return AdversarialBanditTasks(ids, streams, draw_arm_probabilities(ids, split))
 
 
-def _ucb(tasks: AdversarialBanditTasks, seeds: Ids) -> UCB1:
-    return UCB1(tasks, UCB1Config(num_episodes=1), seeds)
-
-
-def _thompson(tasks: AdversarialBanditTasks, seeds: Ids) -> ThompsonSampling:
-    return ThompsonSampling(tasks, ThompsonSamplingConfig(num_episodes=1), seeds)
-
-
 _IDS = torch.arange(NUM_TRAIN + NUM_VALIDATION + NUM_TEST)
 TASK = InContextTask(
     name="adversarial_bandit",
@@ -62,8 +61,14 @@ TASK = InContextTask(
     split=Split(*_IDS.split([NUM_TRAIN, NUM_VALIDATION, NUM_TEST])),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("AD of UCB1", _ucb, 1, TRAINING),
-        "thompson": Method("AD of Thompson sampling", _thompson, 1, TRAINING),
+        "ad": Method("AD of UCB1", UCB1, UCB1Config(num_episodes=1), 1, TRAINING),
+        "thompson": Method(
+            "AD of Thompson sampling",
+            ThompsonSampling,
+            ThompsonSamplingConfig(num_episodes=1),
+            1,
+            TRAINING,
+        ),
     },
     model={
         "context_length": 100,
@@ -76,7 +81,8 @@ TASK = InContextTask(
     repeats=1,
     no_adaptation=50.0,
 )
-ALGORITHMS = {"ad": ("UCB1", _ucb), "thompson": ("Thompson sampling", _thompson)}
+ALGORITHMS = {"ad": "UCB1", "thompson": "Thompson sampling"}
+"""Names of the source algorithms, by method."""
 
 
 def run(options: Options) -> Path:
@@ -85,21 +91,22 @@ def run(options: Options) -> Path:
     task = shortened(TASK) if options.preset == "debug" else TASK
     folder = run_folder(task, options)
     chosen = options.methods or tuple(task.methods)
+    folders = {name: method_folder(folder, task, name) for name in ALGORITHMS}
     regrets = {
-        (name, seed): folder.stage(
-            f"regret_{name}_{seed}",
-            partial(_agent_regret, task, seed, distilled_model(folder, task, name, seed)),
+        (name, seed): folders[name].stage(
+            f"regret_{seed}",
+            partial(_agent_regret, task, seed, distilled_model(folders[name], task, name, seed)),
         )
         for seed in options.seeds
         for name in chosen
     }
     sources = {
-        title: folder.stage(f"source_{name}", partial(_source_regret, task, source))
-        for name, (title, source) in ALGORITHMS.items()
+        title: folders[name].stage("source", partial(_source_regret, task, task.methods[name]))
+        for name, title in ALGORITHMS.items()
     }
-    random = folder.stage("random", partial(_random_regret, task))
+    sources["random actions"] = folder.stage("random", partial(_random_regret, task))
     if options.summarise:
-        _report(folder, task, regrets, sources, random)
+        _report(folder, folders, task, regrets, sources)
     return folder.path
 
 
@@ -128,12 +135,12 @@ def _random_regret(task: InContextTask) -> Arrays:
     }
 
 
-def _source_regret(task: InContextTask, source: Any) -> Arrays:
+def _source_regret(task: InContextTask, method: Method) -> Arrays:
     regrets = {}
     for place in PLACES:
         bandits = _bandits(task, place)
-        fleet: SourceFleet[Any] = source(bandits, task.split.test)
-        actions = np.stack([history.actions for history in fleet.train()])
+        histories = method.learners(bandits, task.split.test).train()
+        actions = np.stack([history.actions for history in histories])
         regrets[place] = regret_of(bandits, torch.from_numpy(actions.astype(np.int64)))
     return regrets
 
@@ -158,16 +165,16 @@ def regret_of(bandits: AdversarialBanditTasks, actions: torch.Tensor) -> np.ndar
 
 def _report(
     folder: RunFolder,
+    folders: dict[str, RunFolder],
     task: InContextTask,
     regrets: dict[tuple[str, int], Arrays],
     sources: dict[str, Arrays],
-    random: Arrays,
 ) -> None:
     summary: dict[str, Any] = {
         "command": "python experiments/adversarial_bandit.py",
         "versions": versions(),
         "machine": machine(),
-        "seconds": folder.seconds(),
+        "seconds": seconds_of(folder, folders),
         "seeds": sorted({seed for _, seed in regrets}),
         "num_bandits": len(task.split.test),
         "regret": {},
@@ -177,7 +184,7 @@ def _report(
     for place in PLACES:
         summary["regret"][place] = {}
         summary["regret_over_source"][place] = {}
-        for title, arrays in (*sources.items(), ("random actions", random)):
+        for title, arrays in sources.items():
             curves[place][title] = arrays[place][None]
         for name in dict.fromkeys(name for name, _ in regrets):
             own = [arrays for (method, _), arrays in regrets.items() if method == name]
@@ -185,7 +192,7 @@ def _report(
                 stacked = np.stack([arrays[f"{place}{suffix}"] for arrays in own])
                 title = task.methods[name].title + (", greedy" if suffix else "")
                 curves[place][title] = stacked
-                reference = sources[ALGORITHMS[name][0]][place]
+                reference = sources[ALGORITHMS[name]][place]
                 summary["regret_over_source"][place][title] = _plain(_ratio(stacked, reference))
         for title, values in curves[place].items():
             interval = bootstrap_interval(values.sum(-1, keepdims=True), _mean, seed=0)

@@ -30,6 +30,7 @@ Q_LEARNING = TabularQLearningConfig(
 ACTOR_CRITIC = ActorCriticConfig(
     num_episodes=200, discount=0.95, num_epochs=2, entropy_coefficient=0.02
 )
+NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
 
 
@@ -39,30 +40,25 @@ def make_tasks(ids: Ids, streams: Ids) -> DarkRoomTasks:
     return DarkRoomTasks(ids, DARK_ROOM)
 
 
-def _q_learning(tasks: DarkRoomTasks, seeds: Ids) -> TabularQLearning:
-    return TabularQLearning(tasks, Q_LEARNING, seeds)
-
-
-def _actor_critic(tasks: DarkRoomTasks, seeds: Ids) -> ActorCritic:
-    return ActorCritic(tasks, ACTOR_CRITIC, seeds)
-
-
-def _noisy_oracle(tasks: DarkRoomTasks, seeds: Ids) -> NoisyOracle:
-    return NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds)
-
-
 TASK = InContextTask(
     name="dark_room",
     title="Dark Room",
     split=split_at_random(DARK_ROOM.num_tasks, num_validation=6, num_test=10),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", _q_learning, 100, TRAINING),
-        "noise": Method("AD on ε-noise", _noisy_oracle, 100, TRAINING),
-        "a2c": Method("AD of actor–critics", _actor_critic, 20, TRAINING, keep_every=4),
-        "expert": Method("Expert Distillation", _q_learning, 100, TRAINING, last_episodes=10),
+        "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING),
+        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, TRAINING),
+        "a2c": Method("AD of actor–critics", ActorCritic, ACTOR_CRITIC, 20, TRAINING, keep_every=4),
+        "expert": Method(
+            "Expert Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING, last_episodes=10
+        ),
         "dpt": Method(
-            "Decision-Pretrained Transformer", _noisy_oracle, 100, TRAINING, predicts_optimal=True
+            "Decision-Pretrained Transformer",
+            NoisyOracle,
+            NOISE,
+            100,
+            TRAINING,
+            predicts_optimal=True,
         ),
     },
     model={"context_length": 80, "embed_dim": 64, "num_layers": 4, "num_heads": 4, "mlp_dim": 256},

@@ -2,16 +2,17 @@
 
 For each method and seed:
 
-1. ``histories_*``: source learners learn the training tasks; their histories go into a store.
-2. ``distil_*``: train a transformer on them; the one that learns validation tasks best is kept.
-3. ``returns_*``: with frozen weights it acts in test tasks, episode after episode, and in some of
-   the tasks it was trained on.
+1. ``histories_<seed>``: source learners learn the training tasks; histories go into a store.
+2. ``distil_<seed>``: train a transformer on them; the best in validation tasks is kept.
+3. ``returns_<seed>``: with frozen weights it acts in test tasks, episode after episode, and in some
+   of the tasks it was trained on.
 
-For RL², ``rl2_*`` takes the place of the first two: it is trained online in the training tasks.
+For RL², ``train_<seed>`` takes the place of the first two: it learns in the training tasks online.
 
-Beside them ``source_*`` (a method's source algorithm itself, learning the test tasks from nothing)
-and ``random``. Then write ``summary.json`` and ``report.html``. A run that was killed goes on where
-it was; several processes may share a run folder if each is given other ``--seeds``.
+Beside them ``source`` (a method's source algorithm itself, learning the test tasks from nothing)
+and ``random``. Then write ``summary.json`` and ``report.html``. Each method has a folder of its own
+in that of the run. A run that was killed goes on where it was; several processes may share a run
+folder if each is given other ``--seeds`` or ``--methods`` and ``--no-summarise``.
 """
 
 from collections.abc import Callable
@@ -29,11 +30,11 @@ from algdistill.histories import HistoryStore, WindowSampler
 from algdistill.models import ADTransformer, ADTransformerConfig, load_model
 from algdistill.sources import optimal_targets
 from algdistill.tasks import BatchedTasks, TaskSpace
-from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
+from algdistill.training import SELECTION_METRIC, Trainer
 from in_context_report import figures, write_in_context_report
 from in_context_summary import Results, summarise
 from in_context_task import RL2, InContextTask, Method
-from rl2 import RL2Config, load_rl2, train_rl2
+from rl2 import load_rl2, train_rl2
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 
 _VALIDATION_EPISODES = 50
@@ -63,15 +64,6 @@ class Options:
     summarise: bool = True
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a run folder belongs to."""
-
-    preset: str
-    model: dict[str, int]
-    training: dict[str, TrainingConfig | RL2Config]
-
-
 def run_experiment(task: InContextTask, options: Options) -> Path:
     """Run all stages and return the run's folder.
 
@@ -87,20 +79,21 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
     if options.summarise and chosen == [RL2]:
         raise ValueError("got RL² alone, expected another method to compare it with: name one")
     run = run_folder(task, options)
+    folders = {name: method_folder(run, task, name) for name in chosen}
     returns = {
-        (name, seed): _learn_and_act(run, task, name, seed)
+        (name, seed): _learn_and_act(folder, task, name, seed)
         for seed in options.seeds
-        for name in chosen
+        for name, folder in folders.items()
     }
     sources = {
-        name: run.stage(f"source_{name}", partial(_source_learns, task, name))
-        for name in chosen
+        name: folder.stage("source", partial(_source_learns, task, name))
+        for name, folder in folders.items()
         if name in task.methods
     }
     random = run.stage("random", partial(_random_acts, task))
     if options.summarise:
         results = Results(task, returns, sources, random)
-        summary = summarise(run, results)
+        summary = summarise(run, folders, results)
         write_json(run.path / "summary.json", summary)
         drawn = figures(results)
         (run.path / "figures").mkdir(exist_ok=True)
@@ -111,35 +104,38 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
 
 
 def run_folder(task: InContextTask, options: Options) -> RunFolder:
-    """The run's folder, which belongs to its settings."""
-    settings = Settings(options.preset, dict(task.model), task.settings)
-    return RunFolder(Path("runs") / (options.run_name or task.name), settings)
+    """The run's folder, which belongs to what all methods have in common."""
+    return RunFolder(Path("runs") / (options.run_name or task.name), task.settings(options.preset))
 
 
-def _learn_and_act(run: RunFolder, task: InContextTask, name: str, seed: int) -> Arrays:
+def method_folder(run: RunFolder, task: InContextTask, name: str) -> RunFolder:
+    """The folder of one method, which belongs to its settings."""
+    return RunFolder(run.path / name, task.settings_of(name))
+
+
+def _learn_and_act(folder: RunFolder, task: InContextTask, name: str, seed: int) -> Arrays:
     make_agent: MakeAgent
     if name == RL2:
-        make_agent = partial(_rl2_agent, task, trained_policy(run, task, seed))
+        make_agent = partial(_rl2_agent, task, trained_policy(folder, task, seed))
     else:
-        make_agent = partial(_in_context_agent, distilled_model(run, task, name, seed))
-    return run.stage(f"returns_{name}_{seed}", partial(_act, task, seed, make_agent))
+        make_agent = partial(_in_context_agent, distilled_model(folder, task, name, seed))
+    return folder.stage(f"returns_{seed}", partial(_act, task, seed, make_agent))
 
 
-def distilled_model(run: RunFolder, task: InContextTask, name: str, seed: int) -> Path:
+def distilled_model(folder: RunFolder, task: InContextTask, name: str, seed: int) -> Path:
     """Collect a method's histories, distil them, and return the file of the best model."""
     method = task.methods[name]
-    store = run.path / f"histories_{name}_{seed}"
-    folder = run.path / f"distil_{name}_{seed}"
-    run.stage(f"histories_{name}_{seed}", partial(_collect, task, method, seed, store))
-    run.stage(f"distil_{name}_{seed}", partial(_distil, task, method, seed, store, folder))
-    return folder / "best.safetensors"
+    store, run_dir = folder.path / f"histories_{seed}", folder.path / f"distil_{seed}"
+    folder.stage(f"histories_{seed}", partial(_collect, task, method, seed, store))
+    folder.stage(f"distil_{seed}", partial(_distil, task, method, seed, store, run_dir))
+    return run_dir / "best.safetensors"
 
 
-def trained_policy(run: RunFolder, task: InContextTask, seed: int) -> Path:
+def trained_policy(folder: RunFolder, task: InContextTask, seed: int) -> Path:
     """Train RL² in the training tasks, and return the file of the best policy."""
-    folder = run.path / f"{RL2}_{seed}"
-    run.stage(f"{RL2}_{seed}", partial(_train_online, task, seed, folder))
-    return folder / "best.safetensors"
+    run_dir = folder.path / f"train_{seed}"
+    folder.stage(f"train_{seed}", partial(_train_online, task, seed, run_dir))
+    return run_dir / "best.safetensors"
 
 
 def _collect(task: InContextTask, method: Method, seed: int, folder: Path) -> Arrays:
@@ -264,7 +260,7 @@ def _source_learns(task: InContextTask, name: str) -> Arrays:
     """Returns of a method's source algorithm, learning each test task from nothing."""
     tasks = task.test_tasks(task.split.test, task.repeats)
     seeds = torch.arange(tasks.num_tasks)
-    histories = task.methods[name].source(tasks, seeds).train()
+    histories = task.methods[name].learners(tasks, seeds).train()
     returns = np.stack([history.env_episode_returns for history in histories])
     optimum = tasks.optimal_returns().numpy()  # type: ignore[attr-defined]
     return {

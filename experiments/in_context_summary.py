@@ -18,7 +18,7 @@ from algdistill.evaluation import (
     mean_return,
 )
 from in_context_task import InContextTask
-from run_folder import Arrays, RunFolder, machine, versions
+from run_folder import Arrays, RunFolder, machine, seconds_of, versions
 
 _SMOOTHING = 3
 _SHARE_OF_OPTIMUM = 0.8
@@ -50,15 +50,22 @@ class Results:
         )
 
 
-def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
-    """Return what the run found, as plain numbers with intervals."""
+def summarise(run: RunFolder, folders: Mapping[str, RunFolder], results: Results) -> dict[str, Any]:
+    """Return what the run found, as plain numbers with intervals.
+
+    Args:
+        run: Folder of the run.
+        folders: That of each method.
+        results: The arrays in them.
+    """
     task, headline = results.task, results.methods[0]
     return {
         "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
         "machine": machine(),
-        "seconds": run.seconds(),
-        "settings": asdict(run.settings),
+        "seconds": seconds_of(run, folders),
+        "settings": asdict(run.settings)
+        | {"methods": {name: asdict(folder.settings) for name, folder in folders.items()}},
         "seeds": sorted({seed for _, seed in results.returns}),
         "tasks": {
             "train": len(task.split.train),

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from algdistill.histories import LearningHistory
-from algdistill.sources import SourceFleet
+from algdistill.sources import FleetConfig, SourceFleet
 from algdistill.tasks import BatchedTasks
 from algdistill.training import TrainingConfig
 from rl2 import RL2Config
@@ -42,7 +42,8 @@ class Method:
 
     Attributes:
         title: For tables and pictures.
-        source: Makes the learners, one for each task.
+        source: Whose histories.
+        source_config: Settings of every learner.
         histories_per_task: Learners on each training task.
         last_episodes: Keep these last episodes of each history only; 0 keeps all. A model of
             converged episodes alone is Expert Distillation.
@@ -53,21 +54,61 @@ class Method:
     """
 
     title: str
-    source: Callable[[BatchedTasks, Ids], SourceFleet[Any]]
+    source: type[SourceFleet[Any]]
+    source_config: FleetConfig
     histories_per_task: int
     training: TrainingConfig
     last_episodes: int = 0
     keep_every: int = 1
     predicts_optimal: bool = False
 
+    @property
+    def settings(self) -> "MethodSettings":
+        """All but the title, as data."""
+        values = {
+            name: getattr(self, name)
+            for name in MethodSettings.__dataclass_fields__
+            if name != "source"
+        }
+        return MethodSettings(source=self.source.source_algorithm, **values)
+
+    def learners(self, tasks: BatchedTasks, seeds: Ids) -> SourceFleet[Any]:
+        """Source learners that know nothing yet, one for each task."""
+        return self.source(tasks, self.source_config, seeds)
+
     def histories(self, tasks: BatchedTasks, seeds: Ids) -> list[LearningHistory]:
         """Let the source learn, and return what the model is to see of it."""
-        return [self._kept(history) for history in self.source(tasks, seeds).train()]
+        return [self._kept(history) for history in self.learners(tasks, seeds).train()]
 
     def _kept(self, history: LearningHistory) -> LearningHistory:
         if self.last_episodes:
             history = _from(history, int(history.episode_starts[-self.last_episodes]))
         return history.keep_every(self.keep_every)
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What a method's folder belongs to; see `Method`."""
+
+    source: str
+    source_config: FleetConfig
+    histories_per_task: int
+    last_episodes: int
+    keep_every: int
+    predicts_optimal: bool
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a run's folder belongs to, whatever methods there are; see `InContextTask`."""
+
+    preset: str
+    model: dict[str, Any]
+    environment: dict[str, Any]
+    num_tasks: dict[str, int]
+    num_episodes: int
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +126,7 @@ class InContextTask:
         repeats: Evaluations of each test task, each with draws of its own.
         no_adaptation: Mean return of the best that does not adapt, where it is known.
         rl2: Settings of RL², where it is to be compared with.
-        evaluation_tasks: Makes the test tasks, where they are made otherwise than training ones.
+        environment: Settings of the environment that ``make_tasks`` has made its own.
         limitations: What a reader should not conclude.
     """
 
@@ -99,7 +140,7 @@ class InContextTask:
     repeats: int
     no_adaptation: float
     rl2: RL2Config | None = None
-    evaluation_tasks: MakeTasks | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
     limitations: tuple[str, ...] = field(default=())
 
     @property
@@ -108,16 +149,28 @@ class InContextTask:
         titles = {name: method.title for name, method in self.methods.items()}
         return titles if self.rl2 is None else {**titles, RL2: "RL²"}
 
-    @property
-    def settings(self) -> dict[str, TrainingConfig | RL2Config]:
-        """Settings of everything that can be trained, by name."""
-        settings = {name: method.training for name, method in self.methods.items()}
-        return settings if self.rl2 is None else {**settings, RL2: self.rl2}
+    def settings(self, preset: str) -> TaskSettings:
+        """What all methods have in common, as data."""
+        return TaskSettings(
+            preset=preset,
+            model=dict(self.model),
+            environment=dict(self.environment),
+            num_tasks={name: len(ids) for name, ids in vars(self.split).items()},
+            num_episodes=self.num_episodes,
+            repeats=self.repeats,
+        )
+
+    def settings_of(self, name: str) -> MethodSettings | RL2Config:
+        """Settings of one that can be trained."""
+        if name in self.methods:
+            return self.methods[name].settings
+        assert self.rl2 is not None
+        return self.rl2
 
     def test_tasks(self, ids: Ids, repeats: int) -> BatchedTasks:
         """Tasks to report on: each id ``repeats`` times in a row, each with a stream of its own."""
-        make = self.evaluation_tasks or self.make_tasks
-        return make(ids.repeat_interleave(repeats), _streams(len(ids) * repeats, _TEST_STREAMS))
+        streams = _streams(len(ids) * repeats, _TEST_STREAMS)
+        return self.make_tasks(ids.repeat_interleave(repeats), streams)
 
     def training_tasks(self, method: Method, seed: int) -> tuple[BatchedTasks, Ids]:
         """Tasks for a method's sources, and the seeds of the learners."""

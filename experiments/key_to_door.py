@@ -30,6 +30,7 @@ Q_LEARNING = TabularQLearningConfig(
     replayed_episodes=8,
     reward_memory=2,
 )
+NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=5000, batch_size=32, evaluate_every=500, log_every=100)
 
 
@@ -44,25 +45,24 @@ def _split() -> Split:
     return Split(split.train[order[:NUM_TRAIN].sort().values], split.validation, split.test)
 
 
-def _q_learning(tasks: DarkKeyToDoorTasks, seeds: Ids) -> TabularQLearning:
-    return TabularQLearning(tasks, Q_LEARNING, seeds)
-
-
-def _noisy_oracle(tasks: DarkKeyToDoorTasks, seeds: Ids) -> NoisyOracle:
-    return NoisyOracle(tasks, NoisyOracleConfig(num_episodes=30), seeds)
-
-
 TASK = InContextTask(
     name="key_to_door",
     title="Dark Key-to-Door",
     split=_split(),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", _q_learning, 2, TRAINING),
-        "noise": Method("AD on ε-noise", _noisy_oracle, 2, TRAINING),
-        "expert": Method("Expert Distillation", _q_learning, 2, TRAINING, last_episodes=10),
+        "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 2, TRAINING),
+        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 2, TRAINING),
+        "expert": Method(
+            "Expert Distillation", TabularQLearning, Q_LEARNING, 2, TRAINING, last_episodes=10
+        ),
         "dpt": Method(
-            "Decision-Pretrained Transformer", _noisy_oracle, 2, TRAINING, predicts_optimal=True
+            "Decision-Pretrained Transformer",
+            NoisyOracle,
+            NOISE,
+            2,
+            TRAINING,
+            predicts_optimal=True,
         ),
     },
     model={

@@ -51,7 +51,7 @@ def main(options: Options) -> Path:
         (name, seed)
         for name in METHODS
         for seed in options.seeds
-        if (options.run / f"distil_{name}_{seed}.npz").exists()
+        if (options.run / name / f"distil_{seed}.npz").exists()
     ]
     if not finished:
         raise SystemExit(f"no finished models in {options.run}: run dark_room.py first")
@@ -59,7 +59,7 @@ def main(options: Options) -> Path:
     found = {
         (name, seed): folder.stage(
             f"{name}_{seed}",
-            partial(prompt, options.run / f"distil_{name}_{seed}", options.repeats, seed),
+            partial(prompt, options.run / name / f"distil_{seed}", options.repeats, seed),
         )
         for name, seed in finished
     }
@@ -81,7 +81,7 @@ def prompt(folder: Path, repeats: int, seed: int) -> Arrays:
     """Returns after each prompt, and of the episodes that were its prompt."""
     model = load_model(folder / "best.safetensors")
     tasks = TASK.test_tasks(TASK.split.test, repeats)
-    histories = TASK.methods["ad"].source(tasks, torch.arange(tasks.num_tasks)).train()
+    histories = TASK.methods["ad"].learners(tasks, torch.arange(tasks.num_tasks)).train()
     num_shown = model.config.context_length // tasks.episode_length
     arrays = {}
     for progress in PROGRESS:

@@ -11,8 +11,9 @@ RL²: `arXiv 1611.02779 <https://arxiv.org/abs/1611.02779>`_; learning to reinfo
 Axis letter: ``N`` tasks side by side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,13 +24,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Int64
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from algdistill.tasks import BatchedTasks, TaskSpace
 from rl2_agent import PolicyInputs, RL2Agent, TrialPolicy
+from run_folder import write_atomically
 from vlmreward.wrappers.sb3 import VectorEnvAdapter
 
 Ids = Int64[Tensor, " N"]
@@ -154,7 +157,8 @@ def train_rl2(
         make_tasks: Makes tasks of their ids and random streams.
         ids: Tasks to train on.
         config: Settings.
-        folder: Where ``best.safetensors`` and TensorBoard events go.
+        folder: For ``best.safetensors``, ``checkpoint.pt`` and TensorBoard events. Training that
+            was killed continues from its last evaluation as if it had not been.
         evaluate: Measures an agent in held-out tasks; the higher the better.
         seed: Of the initial weights, the actions, and the tasks drawn.
 
@@ -163,9 +167,10 @@ def train_rl2(
     """
     env = TrialEnv(make_tasks, ids, config)
     steps_per_update = env.steps_per_trial * config.num_trials
+    normalized = VecNormalize(VectorEnvAdapter(env), norm_obs=False, gamma=config.discount)
     algorithm = RecurrentPPO(
         TrialPolicy,
-        VecNormalize(VectorEnvAdapter(env), norm_obs=False, gamma=config.discount),
+        normalized,
         learning_rate=config.learning_rate,
         n_steps=env.steps_per_trial,
         batch_size=steps_per_update // config.num_minibatches,
@@ -179,14 +184,47 @@ def train_rl2(
         device="cpu",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    best, best_update = -np.inf, 0
-    for update in range(config.evaluate_every, config.num_updates + 1, config.evaluate_every):
+    checkpoint = folder / "checkpoint.pt"
+    best, best_update, done = -np.inf, 0, 0
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        best, best_update, done = stored["best"], stored["best_update"], stored["update"]
+        _restore(algorithm, normalized.ret_rms, stored)
+    for update in range(
+        done + config.evaluate_every, config.num_updates + 1, config.evaluate_every
+    ):
+        # Trials begin anew with draws of their own: nothing but what is stored outlasts this.
+        algorithm.set_random_seed(int(np.random.SeedSequence((seed, update)).generate_state(1)[0]))
+        algorithm._last_obs = None
         algorithm.learn(config.evaluate_every * steps_per_update, reset_num_timesteps=False)
         measured = evaluate(RL2Agent(algorithm.policy, env.space))
         if measured > best:
             best, best_update = measured, update
-            save_file(algorithm.policy.state_dict(), folder / "best.safetensors")
+            weights = save(algorithm.policy.state_dict())
+            write_atomically(folder / "best.safetensors", weights)
+        progress = {"best": best, "best_update": best_update, "update": update}
+        content = BytesIO()
+        torch.save(progress | _state(algorithm, normalized.ret_rms), content)
+        write_atomically(checkpoint, content.getvalue())
     return best, best_update
+
+
+def _state(algorithm: RecurrentPPO, scale: RunningMeanStd) -> dict[str, Any]:
+    """What training goes on from, where trials begin."""
+    return {
+        "num_timesteps": algorithm.num_timesteps,
+        "policy": algorithm.policy.state_dict(),
+        "optimizer": algorithm.policy.optimizer.state_dict(),
+        "return_scale": [float(scale.mean), float(scale.var), float(scale.count)],
+    }
+
+
+def _restore(algorithm: RecurrentPPO, scale: RunningMeanStd, stored: Mapping[str, Any]) -> None:
+    algorithm.num_timesteps = stored["num_timesteps"]
+    algorithm.policy.load_state_dict(stored["policy"])
+    algorithm.policy.optimizer.load_state_dict(stored["optimizer"])
+    mean, var, scale.count = stored["return_scale"]
+    scale.mean, scale.var = np.float64(mean), np.float64(var)
 
 
 def load_rl2(path: Path, space: TaskSpace, config: RL2Config, *, greedy: bool = False) -> RL2Agent:

@@ -66,6 +66,16 @@ class RunFolder:
         return found
 
 
+def seconds_of(run: RunFolder, folders: Mapping[str, RunFolder]) -> dict[str, float]:
+    """Return what each finished stage of a run and of the folders in it took."""
+    inside = {
+        f"{name}/{stage}": seconds
+        for name, folder in folders.items()
+        for stage, seconds in folder.seconds().items()
+    }
+    return run.seconds() | inside
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a kill leaves either the old one or the new one."""
     partial = path.with_name(path.name + ".part")

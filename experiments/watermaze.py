@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 import tyro
 
-from algdistill.sources import NoisyOracle, NoisyOracleConfig
-from algdistill.tasks import BatchedTasks, EmbeddedObservations
+from algdistill.sources import GoalSearch, GoalSearchConfig
+from algdistill.tasks import EmbeddedObservations
 from algdistill.training import TrainingConfig
 from in_context_learning import Options, run_experiment, run_folder, shortened
 from in_context_task import Ids, InContextTask, Method, split_at_random
@@ -25,8 +25,10 @@ from vlmreward_envs.watermaze import WatermazeTasks, no_adaptation_return
 from watermaze_encoder import PlaceEncoder, place_encoder, train_place_encoder
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
-NOISE = NoisyOracleConfig(num_episodes=20)
-TRAINING = TrainingConfig(num_updates=1600, batch_size=32, evaluate_every=400, log_every=50)
+GOAL_SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05)
+TRAINING = TrainingConfig(
+    num_updates=3000, batch_size=32, evaluate_every=300, log_every=50, precision="bf16"
+)
 ENCODER_UPDATES = {"full": 2000, "debug": 10}
 
 
@@ -51,18 +53,16 @@ def make_embedded_tasks(encoder: PlaceEncoder, ids: Ids, streams: Ids) -> Embedd
     return EmbeddedObservations(make_tasks(ids, streams), encoder.embed)
 
 
-def _noisy_oracle(tasks: BatchedTasks, seeds: Ids) -> NoisyOracle:
-    return NoisyOracle(tasks, NOISE, seeds)
-
-
 TASK = InContextTask(
     name="watermaze",
     title="Watermaze",
     split=split_at_random(NUM_TRAIN + NUM_VALIDATION + NUM_TEST, NUM_VALIDATION, NUM_TEST),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("AD on ε-noise", _noisy_oracle, 1, TRAINING),
-        "expert": Method("Expert Distillation", _noisy_oracle, 1, TRAINING, last_episodes=4),
+        "ad": Method("Algorithm Distillation", GoalSearch, GOAL_SEARCH, 1, TRAINING),
+        "expert": Method(
+            "Expert Distillation", GoalSearch, GOAL_SEARCH, 1, TRAINING, last_episodes=4
+        ),
     },
     model={
         "context_length": 200,
@@ -89,14 +89,17 @@ def main(options: WatermazeOptions) -> Path:
     torch.set_num_threads(1)
     if options.observations == "pixels":
         return run_experiment(replace(TASK, name="watermaze_pixels"), options)
-    run = run_folder(shortened(TASK) if options.preset == "debug" else TASK, options)
-    found = run.stage("encoder", partial(train_place_encoder, ENCODER_UPDATES[options.preset]))
+    num_updates = ENCODER_UPDATES[options.preset]
+    task = replace(TASK, environment={"encoder_updates": num_updates})
+    run = run_folder(shortened(task) if options.preset == "debug" else task, options)
+    found = run.stage("encoder", partial(train_place_encoder, num_updates))
     print(
         f"encoder: {found['position_error']:.2f} m off (median), "
-        f"{found['heading_accuracy']:.1%} of headings right"
+        f"{found['heading_accuracy']:.1%} of headings right",
+        flush=True,
     )
-    tasks = partial(make_embedded_tasks, place_encoder(found))
-    return run_experiment(replace(TASK, make_tasks=tasks), options)
+    make_tasks = partial(make_embedded_tasks, place_encoder(found))
+    return run_experiment(replace(task, make_tasks=make_tasks), options)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from algdistill.sources.actor_critic import ActorCritic, ActorCriticConfig
 from algdistill.sources.bandits import UCB1, ThompsonSampling, ThompsonSamplingConfig, UCB1Config
 from algdistill.sources.deep_q_learning import DeepQLearning, DeepQLearningConfig
 from algdistill.sources.fleet import FleetConfig, SourceFleet
+from algdistill.sources.goal_search import GoalSearch, GoalSearchConfig, SearchableTasks
 from algdistill.sources.noisy_oracle import NoisyOracle, NoisyOracleConfig, OracleTasks
 from algdistill.sources.optimal_targets import optimal_targets
 from algdistill.sources.random_streams import uniform_block
@@ -21,10 +22,13 @@ __all__ = [
     "DeepQLearning",
     "DeepQLearningConfig",
     "FleetConfig",
+    "GoalSearch",
+    "GoalSearchConfig",
     "NoisyOracle",
     "NoisyOracleConfig",
     "OracleTasks",
     "RenderedTasks",
+    "SearchableTasks",
     "Simulator",
     "SourceFleet",
     "TabularQLearning",

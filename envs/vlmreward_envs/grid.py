@@ -58,6 +58,16 @@ def move_towards(
     return torch.where(dx != 0, sideways, torch.where(dy != 0, along, Move.STAY))
 
 
+def move_straight_towards(
+    position: Int64[Tensor, "N 2"], target: Int64[Tensor, "N 2"]
+) -> Int64[Tensor, " N"]:
+    """Return the `Move` of the shortest way that keeps nearest to a straight line."""
+    distance = (target - position).abs()
+    is_sideways = distance[:, :1] > distance[:, 1:]
+    x = torch.where(is_sideways, target[:, :1], position[:, :1])
+    return move_towards(position, torch.cat([x, target[:, 1:]], dim=1))
+
+
 def cell_position(cells: Int64[Tensor, " N"], size: int) -> Int64[Tensor, "N 2"]:
     """Return (x, y) of numbered cells."""
     return torch.stack((cells % size, cells // size), dim=1)

@@ -19,7 +19,7 @@ import prompting
 import watermaze
 from algdistill.agents import RandomAgent
 from algdistill.models import load_model
-from algdistill.sources import NoisyOracleConfig
+from algdistill.sources import TabularQLearning
 from algdistill.spaces import Embedding
 from algdistill.tasks import TaskSpace
 from in_context_learning import Options, run_experiment
@@ -48,10 +48,13 @@ def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, mon
     assert summary["seeds"] == [0, 1]
     assert set(summary["methods"]) == {"ad"}
 
-    stages = {file: file.stat().st_mtime_ns for file in run.glob("*.npz")}
-    assert {file.stem for file in stages} == {"random"} | {
-        f"{stage}_ad_{seed}" for stage in ("histories", "distil", "returns") for seed in (0, 1)
-    } | {"source_ad"}
+    stages = {file: file.stat().st_mtime_ns for file in run.rglob("*.npz")}
+    assert {str(file.relative_to(run).with_suffix("")) for file in stages} == {"random"} | {
+        f"ad/{stage}_{seed}" for stage in ("histories", "distil", "returns") for seed in (0, 1)
+    } | {"ad/source"}
+    assert set(summary["seconds"]) == {
+        str(file.relative_to(run).with_suffix("")) for file in stages
+    }
     run_experiment(dark_room.TASK, options)
     assert {file: file.stat().st_mtime_ns for file in stages} == stages
 
@@ -88,12 +91,12 @@ def test_a_task_id_twice_is_refused():
 
 
 def test_a_method_keeps_the_episodes_it_names():
-    source = dark_room.TASK.methods["ad"].source
+    source, config = TabularQLearning, dark_room.Q_LEARNING
     tasks, seeds = dark_room.make_tasks(torch.tensor([3]), torch.tensor([0])), torch.tensor([5])
-    (whole,) = source(tasks, seeds).train()
+    (whole,) = source(tasks, config, seeds).train()
 
     def kept(**which):
-        method = Method("", source, 1, dark_room.TRAINING, **which)
+        method = Method("", source, config, 1, dark_room.TRAINING, **which)
         return method.histories(tasks, seeds)[0]
 
     last = kept(last_episodes=10)
@@ -114,7 +117,8 @@ def test_a_summary_says_what_the_returns_say(tmp_path):
         sources={"ad": {"test": rising[:, :60] / 2, "optimum": np.array([8.0, 12.0])}},
         random={"test": np.zeros((2, 100))},
     )
-    summary = summarise(RunFolder(tmp_path, Options()), results)
+    folders = {"ad": RunFolder(tmp_path / "ad", task.settings_of("ad"))}
+    summary = summarise(RunFolder(tmp_path, task.settings("full")), folders, results)
     found = summary["methods"]["ad"]
     assert summary["optimum"] == 10.0
     assert found["episodes_41_50"]["value"] == pytest.approx(4.55)
@@ -258,13 +262,12 @@ def test_an_encoder_learns_where_it_is_and_tells_it_from_a_frame_alone():
 
 def test_watermaze_ends_with_a_report_from_embeddings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(watermaze, "NOISE", NoisyOracleConfig(num_episodes=5))
     monkeypatch.setattr(in_context_learning, "_VALIDATION_EPISODES", 2)
     options = watermaze.WatermazeOptions(preset="debug", seeds=(0,), methods=("ad",))
     run = watermaze.main(options)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["optimum"] == 1.0
-    assert summary["source"]["returns"][-1] == 1.0
-    assert "AD on ε-noise" in (run / "report.html").read_text()
-    model = load_model(run / "distil_ad_0" / "best.safetensors")
+    assert summary["source"]["returns"][0] < summary["source"]["returns"][-1]
+    assert "Algorithm Distillation" in (run / "report.html").read_text()
+    model = load_model(run / "ad" / "distil_0" / "best.safetensors")
     assert model.config.space.observations == Embedding(EMBEDDING_DIM)

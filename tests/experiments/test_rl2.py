@@ -188,6 +188,31 @@ def test_the_best_policy_is_kept_and_the_same_seed_gives_it_again(tmp_path):
     assert not same(train("other", 1, [2.0, 1.0])[1], first)
 
 
+def test_killed_training_goes_on_as_if_it_had_not_been(tmp_path):
+    config = replace(CONFIG, num_updates=3, evaluate_every=1)
+
+    def train(name, measures):
+        def evaluate(_):
+            if isinstance(measure := measures.pop(0), BaseException):
+                raise measure
+            return measure
+
+        return train_rl2(
+            make_tasks, LEFT_OR_RIGHT, config, tmp_path / name, evaluate=evaluate, seed=0
+        )
+
+    found = train("through", [1.0, 3.0, 4.0])
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", [1.0, KeyboardInterrupt()])
+    assert train("killed", [3.0, 4.0]) == found == (4.0, 3)
+    through, resumed = (
+        load_file(tmp_path / name / "best.safetensors") for name in ("through", "killed")
+    )
+    for name, weights in through.items():
+        assert torch.equal(resumed[name], weights), name
+    assert train("killed", []) == found
+
+
 def test_greedy_agents_take_the_likeliest_action(agent):
     greedy = RL2Agent(agent.policy, SPACE, greedy=True)
     obs = torch.tensor([[1, 1], [0, 2]])
@@ -210,11 +235,11 @@ def test_the_experiment_compares_it_with_what_is_distilled(tmp_path, monkeypatch
     assert list(summary["methods"]) == ["dpt", "rl2"]
     assert summary["in_context"]["method"] == "dpt"
     assert summary["methods"]["rl2"]["source"] is None
-    assert summary["settings"]["training"]["rl2"]["num_trials"] == 4
-    stages = {file.stem for file in run.glob("*.npz")}
-    assert stages == {"histories_dpt_0", "distil_dpt_0", "source_dpt", "random", "rl2_0"} | {
-        f"returns_{name}_0" for name in ("dpt", "rl2")
-    }
+    assert summary["settings"]["methods"]["rl2"]["num_trials"] == 4
+    assert {str(file.relative_to(run).with_suffix("")) for file in run.rglob("*.npz")} == {
+        "random", "dpt/histories_0", "dpt/distil_0", "dpt/returns_0", "dpt/source",
+        "rl2/train_0", "rl2/returns_0",
+    }  # fmt: skip
     report = (run / "report.html").read_text()
     assert "Decision-Pretrained Transformer" in report
     assert "RL²" in report

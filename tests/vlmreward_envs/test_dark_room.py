@@ -230,3 +230,28 @@ def test_bad_rooms_are_refused():
         DarkRoomTasks(torch.tensor([80, 81]))
     with pytest.raises(ValueError, match="no task ids"):
         DarkRoomTasks(torch.empty(0, dtype=torch.int64))
+
+
+@BOTH
+def test_places_are_cells_and_each_is_reached_by_the_shortest_way(config):
+    cells = torch.arange(config.num_tasks)
+    tasks = DarkRoomTasks(cells, config)
+    assert tasks.num_places == config.num_tasks
+    tasks.reset()
+    distance = (tasks.goal - config.size // 2).abs().sum(dim=1)
+    for step in range(config.size - 1):
+        here = tasks.places_seen()
+        assert torch.equal(here.sum(dim=1), torch.ones_like(cells))
+        assert torch.equal(here[cells, cells], distance <= step)
+        tasks.step(tasks.actions_towards(cells))
+    assert tasks.places_seen()[cells, cells].all()
+
+
+def test_the_way_to_a_place_is_as_straight_as_can_be():
+    tasks = DarkRoomTasks(torch.tensor([0]))
+    tasks.reset()
+    way = []
+    for _ in range(8):
+        way.append(Move(int(tasks.actions_towards(torch.tensor([9])))).name)  # (0, 1), from (4, 4)
+        tasks.step(tasks.actions_towards(torch.tensor([9])))
+    assert way == ["LEFT", "UP", "LEFT", "UP", "LEFT", "UP", "LEFT", "STAY"]

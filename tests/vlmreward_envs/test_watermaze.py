@@ -15,11 +15,13 @@ from vlmreward_envs.watermaze import (
 from vlmreward_envs.watermaze.arena import (
     ARENA_RADIUS,
     CLEARANCE,
+    EPISODE_LENGTH,
     NUM_HEADINGS,
     PLATFORM_RADIUS,
     PLATFORM_RING,
     STEP_LENGTH,
     move,
+    search_places,
 )
 from vlmreward_envs.watermaze.first_person import cast_rays, draw_views
 from vlmreward_envs.watermaze.walls import (
@@ -339,3 +341,22 @@ def test_bad_input_is_named():
         WatermazeTasks(one, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="no task ids"):
         WatermazeTasks(one[:0], one[:0])
+
+
+def test_hardly_any_platform_is_far_from_all_places_and_each_place_can_be_reached():
+    places = search_places(torch.device("cpu"))
+    platforms = platform_positions(torch.arange(20_000))
+    nearest = torch.cdist(platforms, places).amin(dim=1)
+    assert (nearest > PLATFORM_RADIUS).float().mean() < 0.01
+    assert nearest.max() < 1.2 * PLATFORM_RADIUS
+    apart = torch.cdist(places, places).fill_diagonal_(torch.inf)
+    assert apart.amin() == pytest.approx(0.9, abs=1e-4)
+    indices = torch.arange(len(places))
+    tasks = WatermazeTasks(indices, indices)
+    assert not tasks.places_seen().any()
+    seen = tasks.places_seen()
+    for _ in range(EPISODE_LENGTH - 1):
+        tasks.advance(tasks.actions_towards(indices))
+        seen |= tasks.places_seen()
+    assert tasks.num_places == len(places)
+    assert seen[indices, indices].all()

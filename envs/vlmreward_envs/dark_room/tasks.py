@@ -1,17 +1,17 @@
 """Dark Room and Dark Room Hard (Laskin et al. 2022) as batched tensors.
 
-Axis letters: ``N`` tasks, ``H W`` pixels.
+Axis letters: ``N`` tasks, ``P`` places, ``H W`` pixels.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vlmreward_envs.dark_room.rendering import draw_rooms
 from vlmreward_envs.episodes import EpisodicTasks
-from vlmreward_envs.grid import Move, cell_position, move, move_towards
+from vlmreward_envs.grid import Move, cell_position, move, move_straight_towards, move_towards
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,21 @@ class DarkRoomTasks(EpisodicTasks):
     def optimal_actions(self) -> Int64[Tensor, " N"]:
         """Return the way to the goal, and at the goal to stay."""
         return move_towards(self.position, self.goal)
+
+    @property
+    def num_places(self) -> int:
+        """Cells of a room, in which the goal may be."""
+        return self.config.num_tasks
+
+    def places_seen(self) -> Bool[Tensor, "N P"]:
+        """Return which cell each agent is in: a goal there would pay."""
+        size = self.config.size
+        cell = self.position[:, 1:] * size + self.position[:, :1]
+        return cell == torch.arange(self.num_places, device=self.device)
+
+    def actions_towards(self, places: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+        """Return the way to numbered cells, as straight as can be."""
+        return move_straight_towards(self.position, cell_position(places, self.config.size))
 
     def render(self) -> UInt8[Tensor, "N H W 3"]:
         """Draw every room with its goal: a star, which turns grey when it pays no more."""

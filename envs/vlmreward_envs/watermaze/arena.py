@@ -6,7 +6,7 @@ of the bird's-eye picture, and headings are counted anticlockwise from x in sixt
 Whatever is computed for a task is built of operations that IEEE 754 rounds correctly (no angle is
 ever computed), so a task is the same alone, among thousands, and on every device.
 
-Axis letters: ``N`` tasks.
+Axis letters: ``N`` tasks, ``P`` places.
 """
 
 import functools
@@ -136,6 +136,24 @@ def platform_positions(task_ids: Int64[Tensor, " N"]) -> Float[Tensor, "N 2"]:
     inside = (distance >= low**2) & (distance <= high**2)
     first = inside.byte().argmax(dim=1)
     return candidates[torch.arange(len(task_ids), device=task_ids.device), first]
+
+
+@functools.cache
+def search_places(device: torch.device) -> Float[Tensor, "P 2"]:
+    """Return places all over the part of the pool where platforms are, arranged as a honeycomb.
+
+    Each is at least as near to its neighbours as a platform is wide, so that hardly any platform's
+    middle is farther than `PLATFORM_RADIUS` from all of them.
+    """
+    spacing, height = 0.9, 0.9 * math.sqrt(3) / 2
+    points = [
+        (spacing * (column + 0.5 * (row % 2)), height * row)
+        for row in range(-6, 7)
+        for column in range(-6, 7)
+    ]
+    nearest, farthest = PLATFORM_RING[0] - PLATFORM_RADIUS, ARENA_RADIUS - CLEARANCE
+    inside = [(x, y) for x, y in points if nearest <= math.hypot(x, y) <= farthest]
+    return torch.tensor([(round(x, 9), round(y, 9)) for x, y in inside], device=device)
 
 
 def squared_length(vectors: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N"]:

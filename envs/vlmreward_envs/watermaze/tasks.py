@@ -1,10 +1,10 @@
 """Watermaze (Laskin et al. 2022) as batched tensors.
 
-Axis letters: ``N`` tasks, ``H W`` pixels.
+Axis letters: ``N`` tasks, ``P`` places, ``H W`` pixels.
 """
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vlmreward_envs import counter_rng
@@ -12,11 +12,14 @@ from vlmreward_envs.episodes import EpisodicTasks
 from vlmreward_envs.watermaze.arena import (
     EPISODE_LENGTH,
     NUM_HEADINGS,
+    PLATFORM_RADIUS,
     Action,
     head_for,
     is_on_platform,
     move,
     platform_positions,
+    search_places,
+    squared_length,
 )
 from vlmreward_envs.watermaze.first_person import draw_views
 from vlmreward_envs.watermaze.rendering import draw_pools
@@ -82,6 +85,20 @@ class WatermazeTasks(EpisodicTasks):
         backwards is sometimes faster.
         """
         return head_for(self.position, self.heading, self.platform)
+
+    @property
+    def num_places(self) -> int:
+        """Places all over the pool to look for the platform at."""
+        return len(search_places(self.device))
+
+    def places_seen(self) -> Bool[Tensor, "N P"]:
+        """Return which places each agent is at: a platform around them would pay."""
+        away = self.position[:, None] - search_places(self.device)
+        return squared_length(away) <= PLATFORM_RADIUS**2
+
+    def actions_towards(self, places: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+        """Return the way to numbered places, as one who faces where they go walks it."""
+        return head_for(self.position, self.heading, search_places(self.device)[places])
 
     def render(self) -> UInt8[Tensor, "N H W 3"]:
         """Draw every pool from above with its platform, which turns grey when it pays no more."""
