@@ -18,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
-from timing import Row, interleaved, rate, row, show
+from timing import Row, interleaved, row, show
 from torch import Tensor, nn
 
 from algdistill.agents import InContextAgent
@@ -28,6 +28,8 @@ from algdistill.sources import (
     UCB1,
     ActorCritic,
     ActorCriticConfig,
+    GoalSearch,
+    GoalSearchConfig,
     NoisyOracle,
     NoisyOracleConfig,
     SourceFleet,
@@ -46,6 +48,8 @@ from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_p
 from vlmreward_envs.dark_room import DarkRoomTasks
 
 CONTEXT = 80
+LONG_CONTEXT = 1280
+PRECISIONS = ("fp32", "bf16")
 NUM_LEARNERS = 2600
 
 
@@ -94,6 +98,7 @@ def source_rows() -> list[Row]:
     fleets = {
         "Q-learning": TabularQLearning(rooms, TabularQLearningConfig(), ids),
         "noisy oracle": NoisyOracle(rooms, NoisyOracleConfig(), ids),
+        "search": GoalSearch(rooms, GoalSearchConfig(), ids),
         "UCB1": UCB1(bandits, UCB1Config(), ids),
         "Thompson sampling": ThompsonSampling(bandits, ThompsonSamplingConfig(), ids),
     }
@@ -162,6 +167,12 @@ def actor_critic_row() -> Row:
     return row(name, "steps/CPU-s", speeds[name], baseline, speeds["sb3"])
 
 
+def transformer(context_length: int) -> ADTransformer:
+    """A model of the default shape, untrained."""
+    config = ADTransformerConfig(TaskSpace.symbolic((9, 9), 5), context_length=context_length)
+    return ADTransformer(config, torch.Generator().manual_seed(0))
+
+
 class StockTransformer(nn.Module):
     """The same shape out of torch's own encoder layers."""
 
@@ -183,20 +194,22 @@ class StockTransformer(nn.Module):
         return self.head(self.layers(self.tokens(steps), mask=self.mask, is_causal=True))
 
 
-def training_row(model: ADTransformer, histories: list[LearningHistory]) -> Row:
-    """Time steps trained on."""
+def training_rows(model: ADTransformer, histories: list[LearningHistory]) -> list[Row]:
+    """Time steps trained on, in either precision."""
     sampler = WindowSampler(
         histories, window_length=CONTEXT, start_fraction=0.2, generator=np.random.default_rng(0)
     )
     generator = torch.Generator().manual_seed(0)
 
-    def update(trained: nn.Module) -> Callable[[], int]:
+    def update(trained: nn.Module, precision: str = "fp32") -> Callable[[], int]:
         optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4, fused=True)
 
         def work() -> int:
             batch = sampler.sample(64)
             masked = torch.rand(batch.actions.shape, generator=generator) < 0.3
-            loss, _ = action_loss(trained(batch.steps, masked), batch.actions, masked)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                logits = trained(batch.steps, masked)
+            loss, _ = action_loss(logits.float(), batch.actions, masked)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
@@ -205,48 +218,80 @@ def training_row(model: ADTransformer, histories: list[LearningHistory]) -> Row:
 
         return work
 
-    return row(
-        f"training, context {CONTEXT}",
-        "targets/s",
-        rate(update(model), 5.0),
-        "torch's encoder layers",
-        rate(update(StockTransformer(model)), 5.0),
+    works = {f"training, context {CONTEXT}, {name}": update(model, name) for name in PRECISIONS}
+    baseline = "torch's encoder layers"
+    speeds = interleaved(
+        {baseline: update(StockTransformer(model)), **works}, num_rounds=40, clock=time.process_time
     )
+    plain = speeds.pop(baseline)
+    return [row(name, "targets/CPU-s", speed, baseline, plain) for name, speed in speeds.items()]
 
 
-def acting_row(model: ADTransformer) -> Row:
-    """Steps acted in context, the context full and sliding."""
-    num_tasks = 128
-    agent = InContextAgent(model, drop_length=20)
+def acting(context_length: int, drop_length: int, num_tasks: int) -> Callable[[], int]:
+    """Act for as long as it takes to drop once what a full context then holds too much of."""
+    agent = InContextAgent(transformer(context_length), drop_length=drop_length)
     agent.reset(num_tasks, torch.Generator().manual_seed(0))
     obs = torch.zeros(num_tasks, 2, dtype=torch.long)
-    ended = torch.zeros(num_tasks, dtype=torch.bool)
-    batch = WindowSampler(
+    rewards, ended = torch.zeros(num_tasks), torch.zeros(num_tasks, dtype=torch.bool)
+
+    def work(num_steps: int = drop_length) -> int:
+        for _ in range(num_steps):
+            agent.observe(agent.act(obs), rewards, ended)
+        return num_steps * num_tasks
+
+    work(context_length)
+    return work
+
+
+def acting_rows() -> list[Row]:
+    """Steps acted in context, the context full and sliding, by one thread and by two."""
+    num_tasks = 128
+    model = transformer(CONTEXT)
+    steps = WindowSampler(
         collect(num_tasks, 10),
         window_length=CONTEXT,
         start_fraction=1.0,
         generator=np.random.default_rng(0),
-    ).sample(num_tasks)
-
-    def cached() -> int:
-        for _ in range(20):
-            agent.observe(agent.act(obs), torch.zeros(num_tasks), ended)
-        return 20 * num_tasks
+    )
 
     @torch.no_grad()
     def recomputed() -> int:
         model(batch.steps)
         return num_tasks
 
-    for _ in range(CONTEXT // 20):
-        cached()
-    return row(
-        f"acting, {num_tasks} tasks, context {CONTEXT}",
-        "steps/s",
-        rate(cached),
-        "no cache",
-        rate(recomputed),
-    )
+    batch, rows = steps.sample(num_tasks), []
+    for num_threads in (1, 2):
+        torch.set_num_threads(num_threads)
+        speeds = interleaved(
+            {
+                "recomputed": recomputed,
+                "drops 20": acting(CONTEXT, 20, num_tasks),
+                "drops 40": acting(CONTEXT, 40, num_tasks),
+            },
+            num_rounds=20,
+        )
+        plain = speeds.pop("recomputed")
+        for name, speed in speeds.items():
+            title = f"acting, {num_tasks} tasks, context {CONTEXT}, {name}, {num_threads} threads"
+            rows.append(row(title, "steps/s", speed, "no cache", plain))
+    torch.set_num_threads(1)
+    return rows
+
+
+def long_context_rows() -> list[Row]:
+    """Steps acted with a long context, of which half is dropped, beside a short one."""
+    rows = []
+    for num_tasks in (1, 16, 128):
+        speeds = interleaved(
+            {
+                "short": acting(CONTEXT, CONTEXT // 2, num_tasks),
+                "long": acting(LONG_CONTEXT, LONG_CONTEXT // 2, num_tasks),
+            },
+            num_rounds=2,
+        )
+        title = f"acting, {num_tasks} tasks, context {LONG_CONTEXT:,}"
+        rows.append(row(title, "steps/s", speeds["long"], f"context {CONTEXT}", speeds["short"]))
+    return rows
 
 
 def main() -> None:
@@ -256,15 +301,12 @@ def main() -> None:
     as_json: bool = parser.parse_args().json
     torch.set_num_threads(1)
     histories = collect(500, 40)
-    model = ADTransformer(
-        ADTransformerConfig(TaskSpace.symbolic((9, 9), 5), context_length=CONTEXT),
-        torch.Generator().manual_seed(0),
-    )
     rows = [
         *source_rows(),
         actor_critic_row(),
-        training_row(model, histories),
-        acting_row(model),
+        *training_rows(transformer(CONTEXT), histories),
+        *acting_rows(),
+        *long_context_rows(),
     ]
     show(rows, as_json=as_json)
 

@@ -75,9 +75,8 @@ TASK = InContextTask(
     repeats=2,
     no_adaptation=no_adaptation_return(),
     limitations=(
-        "No source learned anything: histories are those of an oracle that knows the platform and "
-        "acts ever less often at random (ε-noise, Zisman et al. 2023). An expert's are the last "
-        "four of its 20 episodes, in which no more than one action in six is random.",
+        "The source searches with the simulator's own position and turns to where it wants to be "
+        "as an oracle would; what it learns from rewards is where the platform is.",
         "The frozen encoder was trained to tell the simulator's position and heading from a frame; "
         "agents see the layer before its last, not what it tells.",
     ),

@@ -24,6 +24,8 @@ from algdistill.sources import (
     DeepQLearning,
     DeepQLearningConfig,
     FleetConfig,
+    GoalSearch,
+    GoalSearchConfig,
     NoisyOracle,
     NoisyOracleConfig,
     SourceFleet,
@@ -39,6 +41,7 @@ _SOURCES: dict[type[FleetConfig], type[SourceFleet[Any]]] = {
     UCB1Config: UCB1,
     ThompsonSamplingConfig: ThompsonSampling,
     NoisyOracleConfig: NoisyOracle,
+    GoalSearchConfig: GoalSearch,
     ActorCriticConfig: ActorCritic,
     DeepQLearningConfig: DeepQLearning,
 }
@@ -52,6 +55,10 @@ Source = Annotated[
     | Annotated[
         NoisyOracleConfig,
         subcommand("noisy-oracle", description="What is optimal, ever less often random."),
+    ]
+    | Annotated[
+        GoalSearchConfig,
+        subcommand("goal-search", description="Places not seen yet, until one pays."),
     ]
     | Annotated[ActorCriticConfig, subcommand("actor-critic", description="Neural actor-critics.")]
     | Annotated[DeepQLearningConfig, subcommand("deep-q-learning", description="Double DQN.")],

@@ -101,6 +101,7 @@ def test_a_killed_collection_goes_on_where_it_was(store, tmp_path, monkeypatch):
     ("source", "name"),
     [
         (("noisy-oracle", "--num-episodes", 2), "noisy_oracle"),
+        (("goal-search", "--num-episodes", 2), "goal_search"),
         (("actor-critic", "--num-episodes", 1, "--num-actors", 2), "actor_critic"),
         (("deep-q-learning", "--num-episodes", 3), "deep_q_learning"),
     ],
