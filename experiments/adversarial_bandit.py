@@ -27,6 +27,7 @@ from algdistill.sources import (
 from algdistill.tasks import TaskSpace
 from algdistill.training import TrainingConfig
 from in_context_learning import Options, distilled_model, method_folder, run_folder, shortened
+from in_context_summary import curve
 from in_context_task import Ids, InContextTask, Method, Split
 from plots import BLACK, GREY, LINES, drawing, png
 from report import Figure, table, write_page
@@ -40,8 +41,10 @@ from run_folder import (
     write_json,
 )
 from vlmreward_envs.adversarial_bandit import (
+    EPISODE_LENGTH,
     AdversarialBanditTasks,
     draw_arm_probabilities,
+    no_adaptation_return,
 )
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 20_000, 256, 1000
@@ -79,7 +82,7 @@ TASK = InContextTask(
     },
     num_episodes=1,
     repeats=1,
-    no_adaptation=50.0,
+    no_adaptation=no_adaptation_return("test"),
 )
 ALGORITHMS = {"ad": "UCB1", "thompson": "Thompson sampling"}
 """Names of the source algorithms, by method."""
@@ -177,6 +180,7 @@ def _report(
         "seconds": seconds_of(folder, folders),
         "seeds": sorted({seed for _, seed in regrets}),
         "num_bandits": len(task.split.test),
+        **_per_trial(task, regrets, sources),
         "regret": {},
         "regret_over_source": {},
     }
@@ -227,6 +231,21 @@ def _report(
             ),
         )
     )
+
+
+def _per_trial(
+    task: InContextTask, regrets: dict[tuple[str, int], Arrays], sources: dict[str, Arrays]
+) -> dict[str, Any]:
+    """What a pull is worth, trial by trial, in the bandits reported on."""
+    best = (_bandits(task, "test").optimal_returns() / EPISODE_LENGTH).numpy()[:, None]
+    headline = next(iter(regrets))[0]
+    own = np.stack([arrays["test"] for (name, _), arrays in regrets.items() if name == headline])
+    return {
+        "in_context": {"method": headline, "per": "trial", **curve(best - own)},
+        "source": curve((best - sources[ALGORITHMS[headline]]["test"])[None]),
+        "optimum": float(best.mean()),
+        "no_adaptation": task.no_adaptation / EPISODE_LENGTH,
+    }
 
 
 def regret_curves(curves: dict[str, dict[str, np.ndarray]]) -> bytes:

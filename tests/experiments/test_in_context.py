@@ -165,6 +165,12 @@ def test_the_bandit_experiment_ends_with_a_report(tmp_path, monkeypatch):
         "UCB1", "Thompson sampling", "random actions", "AD of UCB1", "AD of UCB1, greedy",
     }  # fmt: skip
     assert "UCB1" in (run / "report.html").read_text()
+    pays = summary["in_context"]["returns"]
+    regret = summary["regret"]["test"]["AD of UCB1"]["value"]
+    assert len(pays) == 100
+    assert sum(pays) == pytest.approx(100 * summary["optimum"] - regret, abs=0.02)
+    assert summary["no_adaptation"] == pytest.approx(0.5409, abs=1e-4)
+    assert summary["source"]["returns"][0] < summary["source"]["returns"][-1]
 
 
 def test_prompts_are_whole_episodes_on_the_way():
