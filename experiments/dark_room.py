@@ -3,6 +3,8 @@
 python experiments/dark_room.py
 """
 
+from dataclasses import replace
+
 import tyro
 
 from algdistill.sources import (
@@ -32,6 +34,8 @@ ACTOR_CRITIC = ActorCriticConfig(
 )
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
+COMPARED = replace(TRAINING, num_updates=4000, evaluate_every=500, precision="bf16")
+"""Half as long, to compare methods."""
 
 
 def make_tasks(ids: Ids, streams: Ids) -> DarkRoomTasks:
@@ -47,17 +51,17 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING),
-        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, TRAINING),
-        "a2c": Method("AD of actor–critics", ActorCritic, ACTOR_CRITIC, 20, TRAINING, keep_every=4),
+        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, COMPARED),
+        "a2c": Method("AD of actor–critics", ActorCritic, ACTOR_CRITIC, 20, COMPARED, keep_every=4),
         "expert": Method(
-            "Expert Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING, last_episodes=10
+            "Expert Distillation", TabularQLearning, Q_LEARNING, 100, COMPARED, last_episodes=10
         ),
         "dpt": Method(
             "Decision-Pretrained Transformer",
             NoisyOracle,
             NOISE,
             100,
-            TRAINING,
+            COMPARED,
             predicts_optimal=True,
         ),
     },
