@@ -59,8 +59,8 @@ def evaluate_in_context(
         prepare: Called once the agent is reset, such as to prompt it.
 
     Raises:
-        ValueError: If the agent is made for other spaces, or ``num_episodes < 1``.
-        RuntimeError: If an episode ends before its time.
+        ValueError: If the agent is made for other spaces, ``num_episodes < 1``, or an episode ends
+            before its time.
     """
     if agent.space != TaskSpace.of(tasks):
         raise ValueError(f"got an agent for {agent.space}, expected one for {TaskSpace.of(tasks)}")
@@ -80,7 +80,7 @@ def evaluate_in_context(
             result = tasks.step(actions)
             ended = result.terminated | result.truncated
             if not torch.equal(ended, torch.full_like(ended, step == tasks.episode_length - 1)):
-                raise RuntimeError(
+                raise ValueError(
                     f"got {int(ended.sum())} of {tasks.num_tasks} episodes ending at step "
                     f"{step + 1}, expected all to end at step {tasks.episode_length} only"
                 )

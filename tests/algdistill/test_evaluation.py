@@ -96,7 +96,7 @@ def test_episode_that_ends_early_is_refused():
                 truncated=result.truncated,
             )
 
-    with pytest.raises(RuntimeError, match="9 of 9 episodes ending at step 1"):
+    with pytest.raises(ValueError, match="9 of 9 episodes ending at step 1"):
         evaluate_in_context(
             RandomAgent(TaskSpace.symbolic((3, 3), 5)),
             Early(torch.eye(9)),
