@@ -82,9 +82,11 @@ class WatermazeTasks(EpisodicTasks):
         """Return the way to the platform, as one who faces where they go walks it.
 
         It reaches every platform in time, which is what an episode pays for. Walking sideways or
-        backwards is sometimes faster.
+        backwards is sometimes faster. Who is on the platform stays there and looks around.
         """
-        return head_for(self.position, self.heading, self.platform)
+        has_arrived = is_on_platform(self.position, self.platform)
+        way = head_for(self.position, self.heading, self.platform)
+        return torch.where(has_arrived, Action.ROTATE_LEFT, way)
 
     @property
     def num_places(self) -> int:
