@@ -263,7 +263,7 @@ def regret_curves(curves: dict[str, dict[str, np.ndarray]]) -> bytes:
                     line = "--" if title.startswith("Thompson") else "-"
                 trials = np.arange(1, len(total) + 1)
                 axes.plot(trials, total, color=color, linestyle=line, label=title)
-            axes.set(title=PLACES[place], xlabel="trial", ylim=(0, 25))
+            axes.set(title=PLACES[place], xlabel="trial", ylim=(0, None))
         panels[0].set_ylabel("regret so far")
         panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         return png(figure)

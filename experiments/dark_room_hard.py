@@ -16,7 +16,7 @@ from in_context_learning import Options, run_experiment
 from in_context_task import Ids, InContextTask, Method, split_at_random
 from vlmreward_envs.dark_room import DARK_ROOM_HARD, DarkRoomTasks, no_adaptation_return
 
-GOAL_SEARCH = GoalSearchConfig(num_episodes=60, epsilon=0.02)
+GOAL_SEARCH = GoalSearchConfig(num_episodes=80, epsilon=0.02, memory=6)
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(
     num_updates=5000, batch_size=32, evaluate_every=500, log_every=100, precision="bf16"

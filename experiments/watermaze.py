@@ -25,7 +25,7 @@ from vlmreward_envs.watermaze import WatermazeTasks, no_adaptation_return
 from watermaze_encoder import PlaceEncoder, place_encoder, train_place_encoder
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
-GOAL_SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05)
+GOAL_SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05, memory=3)
 TRAINING = TrainingConfig(
     num_updates=3000, batch_size=32, evaluate_every=300, log_every=50, precision="bf16"
 )

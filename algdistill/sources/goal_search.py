@@ -1,4 +1,4 @@
-r"""Learning histories of a search: go to places not seen yet until one pays, then always there.
+"""Learning histories of a search: go to places not seen yet until one pays, then always there.
 
 Where the dynamics are known and only the goal is not, that is what an efficient learner does: as
 R-MAX (Brafman and Tennenholtz 2002, `JMLR 3, 213–231
@@ -20,6 +20,8 @@ from torch import Tensor
 from algdistill.sources.fleet import FleetConfig, SourceFleet, uniform_action, uniform_argmax
 from algdistill.sources.noisy_oracle import OracleTasks
 from algdistill.tasks import BatchedStep, BatchedTasks, TaskSpace
+
+_NEVER = -1
 
 
 @runtime_checkable
@@ -48,23 +50,28 @@ class GoalSearchConfig(FleetConfig):
     Attributes:
         num_episodes: Episodes of each history.
         epsilon: Probability of a uniformly random action, at every step.
+        memory: Episodes before the present one of which it is known which places were seen; by
+            default all. What a model is to imitate, its context should be able to hold.
 
     Raises:
         ValueError: If a value is out of its range.
     """
 
     epsilon: float = 0.05
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_range("epsilon", 0.0, 1.0)
+        if self.memory is not None:
+            self._check_range("memory", 0.0)
 
 
 class GoalSearch(SourceFleet[GoalSearchConfig]):
-    """Walks to places it has not seen in its life until it is paid, then takes optimal actions.
+    """Walks to places it does not remember until it is paid, then takes optimal actions.
 
-    Places are drawn uniformly among those not seen, a new one whenever the last was seen or an
-    episode begins. Who has seen all of them unpaid, the goal being between some, starts over.
+    Places are drawn uniformly among those not seen as far as it remembers, a new one whenever the
+    last was seen or an episode begins. Who has seen all of them unpaid starts over.
 
     A history depends on its task and its seed only: it is the same alone as among thousands.
 
@@ -103,19 +110,21 @@ class GoalSearch(SourceFleet[GoalSearchConfig]):
 
     def _forget(self) -> None:
         num_tasks, device = self._tasks.num_tasks, self._tasks.device
-        self._seen = torch.zeros(
-            num_tasks, self._searched.num_places, dtype=torch.bool, device=device
-        )
+        self._last_seen = torch.full((num_tasks, self._searched.num_places), _NEVER, device=device)
         self._place = torch.zeros(num_tasks, dtype=torch.int64, device=device)
         self._is_found = torch.zeros(num_tasks, dtype=torch.bool, device=device)
 
     def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Int[Tensor, " N"]:
         explores, choice, draw = self._draw(step, 3)
-        self._seen |= self._searched.places_seen()
-        self._seen &= ~self._seen.all(dim=1, keepdim=True)
-        has_arrived = self._seen.gather(1, self._place[:, None])[:, 0]
-        begins = step % self._tasks.episode_length == 0
-        drawn = uniform_argmax((~self._seen).T.float(), draw)
+        episode, step_of_episode = divmod(step, self._tasks.episode_length)
+        self._last_seen[self._searched.places_seen()] = episode
+        first = 0 if self._config.memory is None else episode - self._config.memory
+        is_known = self._last_seen >= max(first, 0)
+        self._last_seen[is_known.all(dim=1)] = _NEVER
+        is_known &= ~is_known.all(dim=1, keepdim=True)
+        has_arrived = is_known.gather(1, self._place[:, None])[:, 0]
+        begins = step_of_episode == 0
+        drawn = uniform_argmax((~is_known).T.float(), draw)
         self._place = torch.where(has_arrived | begins, drawn, self._place)
         actions = torch.where(
             self._is_found,

@@ -53,6 +53,28 @@ def test_search_never_walks_to_where_it_has_been():
         assert len(cells) > 25  # random actions see 14 in three episodes
 
 
+def test_what_is_not_remembered_is_searched_again():
+    """Without memory every episode is as the first; with one of three, the fourth is as it."""
+    tasks = DarkRoomTasks(torch.zeros(300, dtype=torch.int64), DARK_ROOM_HARD)
+    tasks.goal = torch.full((300, 2), 99)  # nowhere
+
+    def seen(memory):
+        config = GoalSearchConfig(num_episodes=12, epsilon=0.0, memory=memory)
+        cells = [history.observations.reshape(12, 20, 2) for history in search(tasks, config)]
+        places = np.stack(cells) @ np.array([1, 17])
+        return [
+            [len(np.setdiff1d(row[e], row[max(0, e - 3) : e])) for e in (2, 3, 11)]
+            for row in places
+        ]
+
+    forgetful, three, all_of_it = (np.mean(seen(memory), axis=0) for memory in (0, 3, None))
+    assert forgetful[0] < three[0] == all_of_it[0]
+    # New beside the three episodes before: the more is remembered, the more is new.
+    assert forgetful[1] < three[1] - 1
+    assert three[1] == all_of_it[1]
+    assert abs(three[2] - three[1]) < 1
+
+
 def test_random_actions_are_as_frequent_as_epsilon():
     centre = torch.full((2000,), 40)  # found by the first action that stays, and then stayed at
     config = GoalSearchConfig(num_episodes=6, epsilon=0.25)
@@ -87,3 +109,5 @@ def test_tasks_without_places_and_bad_settings_are_refused():
         search(dark_room_tasks(size=3))
     with pytest.raises(ValueError, match=r"epsilon=1\.5, expected 0 to 1"):
         GoalSearchConfig(epsilon=1.5)
+    with pytest.raises(ValueError, match="memory=-1, expected 0"):
+        GoalSearchConfig(memory=-1)

@@ -255,6 +255,15 @@ def test_committed_results_say_how_they_were_made(name):
         assert interval["low"] <= interval["value"] <= interval["high"]
 
 
+def test_committed_regret_is_what_the_pulls_say():
+    found = json.loads((RESULTS / "adversarial_bandit.json").read_text())
+    assert found["seeds"] == [0, 1, 2]
+    for name, curve in (("AD of UCB1", found["in_context"]), ("UCB1", found["source"])):
+        assert len(curve["returns"]) == 100
+        lost = 100 * found["optimum"] - sum(curve["returns"])
+        assert lost == pytest.approx(found["regret"]["test"][name]["value"], abs=0.05)
+
+
 def test_an_encoder_learns_where_it_is_and_tells_it_from_a_frame_alone():
     found = train_place_encoder(150)
     assert found["position_error"] < 1.0  # who always says the middle is 3.2 m off
