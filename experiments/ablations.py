@@ -57,7 +57,7 @@ def _smoothing(mass: float) -> InContextTask:
 
 
 def _subsampling(interval: int) -> InContextTask:
-    return _variant(method="a2c", keep_every=interval)
+    return _variant(method="slow", keep_every=interval)
 
 
 def _variant(
@@ -74,7 +74,7 @@ AXES: dict[str, tuple[str, Any, Sequence[Any]]] = {
     "model_size": ("width, layers", _size, ((16, 1), (32, 2), (64, 4), (128, 6))),
     "token_mask": ("share of tokens masked", _mask, (0.0, 0.15, 0.3, 0.5)),
     "label_smoothing": ("label smoothing", _smoothing, (0.0, 0.1, 0.2)),
-    "subsampling": ("every so many episodes of actor–critics", _subsampling, (1, 2, 4, 8)),
+    "subsampling": ("every so many episodes of slow learners", _subsampling, (1, 2, 4, 8)),
 }
 COMMON = {
     "context_length": 80,

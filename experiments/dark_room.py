@@ -8,8 +8,6 @@ from dataclasses import replace
 import tyro
 
 from algdistill.sources import (
-    ActorCritic,
-    ActorCriticConfig,
     NoisyOracle,
     NoisyOracleConfig,
     TabularQLearning,
@@ -29,8 +27,13 @@ Q_LEARNING = TabularQLearningConfig(
     initial_value=1.0,
     replayed_episodes=8,
 )
-ACTOR_CRITIC = ActorCriticConfig(
-    num_episodes=200, discount=0.95, num_epochs=2, entropy_coefficient=0.02
+SLOW = TabularQLearningConfig(
+    num_episodes=320,
+    exploration_episodes=0,
+    final_epsilon=0.02,
+    learning_rate=0.2,
+    discount=0.9,
+    initial_value=1.0,
 )
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
@@ -52,7 +55,14 @@ TASK = InContextTask(
     methods={
         "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING),
         "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, COMPARED),
-        "a2c": Method("AD of actor–critics", ActorCritic, ACTOR_CRITIC, 20, COMPARED, keep_every=4),
+        "slow": Method(
+            "AD of every 8th episode of slow learners",
+            TabularQLearning,
+            SLOW,
+            100,
+            COMPARED,
+            keep_every=8,
+        ),
         "expert": Method(
             "Expert Distillation", TabularQLearning, Q_LEARNING, 100, COMPARED, last_episodes=10
         ),
