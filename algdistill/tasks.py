@@ -128,6 +128,7 @@ _ONLY_OF_SOME_TASKS = (
     "action_dim",
     "optimal_actions",
     "optimal_returns",
+    "num_goals",
     "num_places",
     "places_seen",
     "actions_towards",

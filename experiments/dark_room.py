@@ -8,6 +8,8 @@ from dataclasses import replace
 import tyro
 
 from algdistill.sources import (
+    GoalSearch,
+    GoalSearchConfig,
     NoisyOracle,
     NoisyOracleConfig,
     TabularQLearning,
@@ -35,6 +37,7 @@ SLOW = TabularQLearningConfig(
     discount=0.9,
     initial_value=1.0,
 )
+SEARCH = GoalSearchConfig(num_episodes=30, epsilon=0.02, memory=3)
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
 COMPARED = replace(TRAINING, num_updates=4000, evaluate_every=500, precision="bf16")
@@ -53,7 +56,8 @@ TASK = InContextTask(
     split=split_at_random(DARK_ROOM.num_tasks, num_validation=6, num_test=10),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 100, TRAINING),
+        "search": Method("AD of a search", GoalSearch, SEARCH, 100, COMPARED),
+        "ad": Method("AD of Q-learning", TabularQLearning, Q_LEARNING, 100, TRAINING),
         "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, COMPARED),
         "slow": Method(
             "AD of every 8th episode of slow learners",
@@ -68,6 +72,8 @@ TASK = InContextTask(
         ),
         "dpt": Method(
             "Decision-Pretrained Transformer",
+            GoalSearch,
+            GoalSearchConfig,
             NoisyOracle,
             NOISE,
             100,

@@ -16,7 +16,7 @@ from in_context_learning import Options, run_experiment
 from in_context_task import Ids, InContextTask, Method, split_at_random
 from vlmreward_envs.dark_room import DARK_ROOM_HARD, DarkRoomTasks, no_adaptation_return
 
-GOAL_SEARCH = GoalSearchConfig(num_episodes=80, epsilon=0.02, memory=6)
+SEARCH = GoalSearchConfig(num_episodes=80, epsilon=0.02, memory=6)
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(
     num_updates=5000, batch_size=32, evaluate_every=500, log_every=100, precision="bf16"
@@ -35,11 +35,9 @@ TASK = InContextTask(
     split=split_at_random(DARK_ROOM_HARD.num_tasks, num_validation=16, num_test=33),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", GoalSearch, GOAL_SEARCH, 20, TRAINING),
+        "search": Method("AD of a search", GoalSearch, SEARCH, 20, TRAINING),
         "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 40, TRAINING),
-        "expert": Method(
-            "Expert Distillation", GoalSearch, GOAL_SEARCH, 20, TRAINING, last_episodes=10
-        ),
+        "expert": Method("Expert Distillation", GoalSearch, SEARCH, 20, TRAINING, last_episodes=10),
         "dpt": Method(
             "Decision-Pretrained Transformer",
             NoisyOracle,

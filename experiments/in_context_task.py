@@ -120,7 +120,7 @@ class InContextTask:
         title: For people.
         split: Which tasks are for what.
         make_tasks: Makes tasks of their ids.
-        methods: Ways to an agent, by name; ``"ad"`` is the one that headlines.
+        methods: Ways to an agent, by name; of those that are run, the first headlines.
         model: Arguments of `ADTransformerConfig` other than the space.
         num_episodes: In-context episodes to report.
         repeats: Evaluations of each test task, each with draws of its own.

@@ -3,10 +3,14 @@
 python experiments/key_to_door.py
 """
 
+from dataclasses import replace
+
 import torch
 import tyro
 
 from algdistill.sources import (
+    GoalSearch,
+    GoalSearchConfig,
     NoisyOracle,
     NoisyOracleConfig,
     TabularQLearning,
@@ -30,8 +34,11 @@ Q_LEARNING = TabularQLearningConfig(
     replayed_episodes=8,
     reward_memory=2,
 )
+SEARCH = GoalSearchConfig(num_episodes=30, epsilon=0.02, memory=3)
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=5000, batch_size=32, evaluate_every=500, log_every=100)
+COMPARED = replace(TRAINING, num_updates=2500, evaluate_every=250, precision="bf16")
+"""Half as long, to compare methods."""
 
 
 def make_tasks(ids: Ids, streams: Ids) -> DarkKeyToDoorTasks:
@@ -51,17 +58,18 @@ TASK = InContextTask(
     split=_split(),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", TabularQLearning, Q_LEARNING, 2, TRAINING),
-        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 2, TRAINING),
+        "search": Method("AD of a search", GoalSearch, SEARCH, 4, COMPARED),
+        "ad": Method("AD of Q-learning", TabularQLearning, Q_LEARNING, 2, TRAINING),
+        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 2, COMPARED),
         "expert": Method(
-            "Expert Distillation", TabularQLearning, Q_LEARNING, 2, TRAINING, last_episodes=10
+            "Expert Distillation", TabularQLearning, Q_LEARNING, 2, COMPARED, last_episodes=10
         ),
         "dpt": Method(
             "Decision-Pretrained Transformer",
             NoisyOracle,
             NOISE,
             2,
-            TRAINING,
+            COMPARED,
             predicts_optimal=True,
         ),
     },

@@ -25,7 +25,7 @@ from vlmreward_envs.watermaze import WatermazeTasks, no_adaptation_return
 from watermaze_encoder import PlaceEncoder, place_encoder, train_place_encoder
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
-GOAL_SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05, memory=3)
+SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05, memory=3)
 TRAINING = TrainingConfig(
     num_updates=3000, batch_size=32, evaluate_every=300, log_every=50, precision="bf16"
 )
@@ -59,10 +59,8 @@ TASK = InContextTask(
     split=split_at_random(NUM_TRAIN + NUM_VALIDATION + NUM_TEST, NUM_VALIDATION, NUM_TEST),
     make_tasks=make_tasks,
     methods={
-        "ad": Method("Algorithm Distillation", GoalSearch, GOAL_SEARCH, 1, TRAINING),
-        "expert": Method(
-            "Expert Distillation", GoalSearch, GOAL_SEARCH, 1, TRAINING, last_episodes=4
-        ),
+        "search": Method("AD of a search", GoalSearch, SEARCH, 1, TRAINING),
+        "expert": Method("Expert Distillation", GoalSearch, SEARCH, 1, TRAINING, last_episodes=4),
     },
     model={
         "context_length": 200,

@@ -5,7 +5,7 @@ R-MAX (Brafman and Tennenholtz 2002, `JMLR 3, 213–231
 <https://www.jmlr.org/papers/v3/brafman02a.html>`_), it plans to what it does not know as if that
 paid, and to what pays once it knows. What it learns is where the reward is, nothing else.
 
-Axis letters: ``N`` tasks, ``P`` places.
+Axis letters: ``N`` tasks, ``G`` goals, ``P`` places.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _NEVER = -1
 
 @runtime_checkable
 class SearchableTasks(OracleTasks, Protocol):
-    """Tasks that consist in getting to one of many places.
+    """Tasks that consist in getting to one of many places, or to one after another.
 
     Attributes:
-        num_places: How many places there are; the goal may be between some.
+        num_places: How many places there are; a goal may be between some.
+        num_goals: How many goals there are, the first of which pays first.
     """
 
     num_places: int
+    num_goals: int
 
     def places_seen(self) -> Bool[Tensor, "N P"]:
         """Return which places each agent is at: a goal there would have paid."""
@@ -71,7 +73,8 @@ class GoalSearch(SourceFleet[GoalSearchConfig]):
     """Walks to places it does not remember until it is paid, then takes optimal actions.
 
     Places are drawn uniformly among those not seen as far as it remembers, a new one whenever the
-    last was seen or an episode begins. Who has seen all of them unpaid starts over.
+    last was seen or an episode begins. Who has seen all of them unpaid starts over. Where there are
+    several goals, it goes to those it knows and searches for the next.
 
     A history depends on its task and its seed only: it is the same alone as among thousands.
 
@@ -110,24 +113,26 @@ class GoalSearch(SourceFleet[GoalSearchConfig]):
 
     def _forget(self) -> None:
         num_tasks, device = self._tasks.num_tasks, self._tasks.device
-        self._last_seen = torch.full((num_tasks, self._searched.num_places), _NEVER, device=device)
-        self._place = torch.zeros(num_tasks, dtype=torch.int64, device=device)
-        self._is_found = torch.zeros(num_tasks, dtype=torch.bool, device=device)
+        shape = (num_tasks, self._searched.num_goals, self._searched.num_places)
+        self._last_seen = torch.full(shape, _NEVER, device=device)
+        self._each = torch.arange(num_tasks, device=device)
+        self._place = torch.zeros_like(self._each)
+        self._num_known = torch.zeros_like(self._each)
+        self._num_met = torch.zeros_like(self._each)  # in this episode
 
     def _act(self, obs: Shaped[Tensor, " N *obs"], step: int) -> Int[Tensor, " N"]:
         explores, choice, draw = self._draw(step, 3)
         episode, step_of_episode = divmod(step, self._tasks.episode_length)
-        self._last_seen[self._searched.places_seen()] = episode
-        first = 0 if self._config.memory is None else episode - self._config.memory
-        is_known = self._last_seen >= max(first, 0)
-        self._last_seen[is_known.all(dim=1)] = _NEVER
-        is_known &= ~is_known.all(dim=1, keepdim=True)
-        has_arrived = is_known.gather(1, self._place[:, None])[:, 0]
         begins = step_of_episode == 0
-        drawn = uniform_argmax((~is_known).T.float(), draw)
+        if begins:
+            self._num_met = torch.zeros_like(self._num_met)
+        is_seen = self._places_seen(episode)
+        has_arrived = is_seen.gather(1, self._place[:, None])[:, 0]
+        drawn = uniform_argmax((~is_seen).T.float(), draw)
         self._place = torch.where(has_arrived | begins, drawn, self._place)
+        knows_way = (self._num_met < self._num_known) | (self._num_met == self._searched.num_goals)
         actions = torch.where(
-            self._is_found,
+            knows_way,
             self._searched.optimal_actions(),
             self._searched.actions_towards(self._place),
         )
@@ -135,5 +140,19 @@ class GoalSearch(SourceFleet[GoalSearchConfig]):
             explores < self._config.epsilon, uniform_action(choice, self._num_actions), actions
         )
 
+    def _places_seen(self, episode: int) -> Bool[Tensor, "N P"]:
+        """Take note of the present places, and return all that are remembered for the next goal."""
+        goal = self._num_met.clamp(max=self._searched.num_goals - 1)
+        last_seen = self._last_seen[self._each, goal]
+        last_seen[self._searched.places_seen()] = episode
+        first = 0 if self._config.memory is None else episode - self._config.memory
+        is_seen = last_seen >= max(first, 0)
+        starts_over = is_seen.all(dim=1)
+        last_seen[starts_over] = _NEVER
+        self._last_seen[self._each, goal] = last_seen
+        return is_seen & ~starts_over[:, None]
+
     def _learn(self, actions: Int[Tensor, " N"], result: BatchedStep) -> None:
-        self._is_found |= result.reward > 0
+        met = self._num_met + (result.reward > 0)
+        self._num_met = met.clamp(max=self._searched.num_goals)
+        self._num_known = torch.maximum(self._num_known, self._num_met)

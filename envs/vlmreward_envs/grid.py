@@ -2,7 +2,7 @@
 
 Cells are numbered ``y * size + x``; y grows downwards, as in a picture.
 
-Axis letters: ``N`` rows of a batch.
+Axis letters: ``N`` rows of a batch, ``P`` cells.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -71,6 +71,12 @@ def move_straight_towards(
 def cell_position(cells: Int64[Tensor, " N"], size: int) -> Int64[Tensor, "N 2"]:
     """Return (x, y) of numbered cells."""
     return torch.stack((cells % size, cells // size), dim=1)
+
+
+def is_in_cell(position: Int64[Tensor, "N 2"], size: int) -> Bool[Tensor, "N P"]:
+    """Return for every cell, by its number, whether each position is in it."""
+    cell = position[:, 1:] * size + position[:, :1]
+    return cell == torch.arange(size**2, device=position.device)
 
 
 def numbered_cells(name: str, positions: Any, num_rows: int, size: int) -> Int64[Tensor, " N"]:

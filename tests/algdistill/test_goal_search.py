@@ -6,6 +6,7 @@ from algdistill.sources import GoalSearch, GoalSearchConfig, SearchableTasks
 from algdistill.tasks import EmbeddedObservations
 from algdistill.tasks_fake import dark_room_tasks
 from vlmreward_envs.dark_room import DARK_ROOM_HARD, DarkRoomConfig, DarkRoomTasks
+from vlmreward_envs.key_to_door import DarkKeyToDoorTasks
 from vlmreward_envs.watermaze import WatermazeTasks
 
 SURE = GoalSearchConfig(num_episodes=60, epsilon=0.0)
@@ -73,6 +74,20 @@ def test_what_is_not_remembered_is_searched_again():
     assert forgetful[1] < three[1] - 1
     assert three[1] == all_of_it[1]
     assert abs(three[2] - three[1]) < 1
+
+
+def test_goals_in_a_row_are_searched_one_after_the_other():
+    ids = torch.arange(6561)[::23]
+    tasks = DarkKeyToDoorTasks(ids, ids)
+    config = GoalSearchConfig(num_episodes=15, epsilon=0.0)
+    returns = np.stack([history.episode_returns for history in search(tasks, config)])
+    assert 0.2 < returns[:, 0].mean() < 0.9
+    assert returns[:, -1].mean() > 0.97 * tasks.optimal_returns().mean()
+    has_key = np.cumsum(returns >= 1, axis=1) > 0
+    assert returns[:, 1:][has_key[:, :-1]].min() >= 1.0  # who knows the key fetches it
+    opens = np.cumsum(returns >= 2, axis=1) > 0
+    far = (returns[:, 1:] < 2) & opens[:, :-1]
+    assert far.mean() < 0.01  # 50 steps do not reach every door from every start
 
 
 def test_random_actions_are_as_frequent_as_epsilon():

@@ -60,6 +60,7 @@ CASES = {
     "deep_q_learning_key": (DeepQLearning, DeepQLearningConfig(3, update_interval=7), key_rooms),
     "goal_search": (GoalSearch, GoalSearchConfig(6), rooms),
     "goal_search_hard": (GoalSearch, GoalSearchConfig(4, epsilon=0.2), hard_rooms),
+    "goal_search_key": (GoalSearch, GoalSearchConfig(3, memory=1), key_rooms),
     "ucb1": (UCB1, UCB1Config(2), bandits),
     "thompson_sampling": (ThompsonSampling, ThompsonSamplingConfig(2), bandits),
     "noisy_oracle": (NoisyOracle, NoisyOracleConfig(6), rooms),

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from vlmreward_envs.dark_room.rendering import draw_rooms
 from vlmreward_envs.episodes import EpisodicTasks
-from vlmreward_envs.grid import Move, cell_position, move, move_straight_towards, move_towards
+from vlmreward_envs.grid import (
+    Move,
+    cell_position,
+    is_in_cell,
+    move,
+    move_straight_towards,
+    move_towards,
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class DarkRoomTasks(EpisodicTasks):
     """
 
     num_actions = len(Move)
+    num_goals = 1
 
     def __init__(self, task_ids: Int64[Tensor, " N"], config: DarkRoomConfig = DARK_ROOM) -> None:
         super().__init__(task_ids, config.num_tasks)
@@ -129,9 +137,7 @@ class DarkRoomTasks(EpisodicTasks):
 
     def places_seen(self) -> Bool[Tensor, "N P"]:
         """Return which cell each agent is in: a goal there would pay."""
-        size = self.config.size
-        cell = self.position[:, 1:] * size + self.position[:, :1]
-        return cell == torch.arange(self.num_places, device=self.device)
+        return is_in_cell(self.position, self.config.size)
 
     def actions_towards(self, places: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """Return the way to numbered cells, as straight as can be."""

@@ -1,17 +1,24 @@
 """Dark Key-to-Door (Laskin et al. 2022) as batched tensors.
 
-Axis letters: ``N`` tasks, ``H W`` pixels.
+Axis letters: ``N`` tasks, ``P`` places, ``H W`` pixels.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vlmreward_envs import counter_rng
 from vlmreward_envs.episodes import EpisodicTasks
-from vlmreward_envs.grid import Move, cell_position, move, move_towards
+from vlmreward_envs.grid import (
+    Move,
+    cell_position,
+    is_in_cell,
+    move,
+    move_straight_towards,
+    move_towards,
+)
 from vlmreward_envs.key_to_door.rendering import draw_rooms
 
 _START_STREAM = 0
@@ -102,6 +109,7 @@ class DarkKeyToDoorTasks(EpisodicTasks):
     """
 
     num_actions = len(Move)
+    num_goals = 2
 
     def __init__(
         self,
@@ -142,6 +150,19 @@ class DarkKeyToDoorTasks(EpisodicTasks):
         """Return the way to the key, and with the key to the door."""
         target = torch.where(self.has_key[:, None], self.door, self.key)
         return move_towards(self.position, target)
+
+    @property
+    def num_places(self) -> int:
+        """Cells of a room, in which key and door may be."""
+        return self.config.size**2
+
+    def places_seen(self) -> Bool[Tensor, "N P"]:
+        """Return which cell each agent is in."""
+        return is_in_cell(self.position, self.config.size)
+
+    def actions_towards(self, places: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+        """Return the way to numbered cells, as straight as can be."""
+        return move_straight_towards(self.position, cell_position(places, self.config.size))
 
     def render(self) -> UInt8[Tensor, "N H W 3"]:
         """Draw every room with its key and door."""

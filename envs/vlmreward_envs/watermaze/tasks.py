@@ -60,6 +60,7 @@ class WatermazeTasks(EpisodicTasks):
     """
 
     num_actions = len(Action)
+    num_goals = 1
     observation_shape = (FRAME_HEIGHT, FRAME_WIDTH, 3)
     observation_dtype = torch.uint8
     episode_length = EPISODE_LENGTH
