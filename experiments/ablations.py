@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from dark_room import TASK, TRAINING
+from dark_room import SHORTER, TASK
 from in_context_learning import Options, run_experiment
 from in_context_task import InContextTask, Split
 from plots import BLUE, GREY, drawing, png
 from run_folder import machine, versions, write_atomically, write_json
 
-SHORT = replace(TRAINING, num_updates=2500, evaluate_every=500)
+SHORT = replace(SHORTER, num_updates=600, evaluate_every=200)
 RUNS = Path("runs")
 
 
@@ -35,7 +35,7 @@ def _context(length: int) -> InContextTask:
 
 def _tasks(number: int) -> InContextTask:
     # As many histories in all, of fewer tasks.
-    histories = TASK.methods["ad"].histories_per_task * len(TASK.split.train) // number
+    histories = TASK.methods["search"].histories_per_task * len(TASK.split.train) // number
     split = TASK.split
     every = np.linspace(0, len(split.train) - 1, number).round().astype(int)
     chosen = Split(split.train[every], split.validation, split.test)
@@ -57,15 +57,23 @@ def _smoothing(mass: float) -> InContextTask:
 
 
 def _subsampling(interval: int) -> InContextTask:
-    return _variant(method="slow", keep_every=interval)
+    training = replace(SHORT, num_updates=1500)
+    return _variant(method="slow", training=training, keep_every=interval)
 
 
 def _variant(
-    model: Mapping[str, Any] | None = None, method: str = "ad", **changes: Any
+    model: Mapping[str, Any] | None = None, method: str = "search", **changes: Any
 ) -> InContextTask:
     """The Dark Room experiment with one method, trained for a short time, and some changes."""
     one = replace(TASK.methods[method], **{"training": SHORT, **changes})
-    return replace(TASK, methods={"ad": one}, model=model or TASK.model, rl2=None)
+    return replace(
+        TASK,
+        methods={"ad": one},
+        model=model or TASK.model,
+        rl2=None,
+        num_episodes=50,
+        repeats=8,
+    )
 
 
 AXES: dict[str, tuple[str, Any, Sequence[Any]]] = {
@@ -74,7 +82,7 @@ AXES: dict[str, tuple[str, Any, Sequence[Any]]] = {
     "model_size": ("width, layers", _size, ((16, 1), (32, 2), (64, 4), (128, 6))),
     "token_mask": ("share of tokens masked", _mask, (0.0, 0.15, 0.3, 0.5)),
     "label_smoothing": ("label smoothing", _smoothing, (0.0, 0.1, 0.2)),
-    "subsampling": ("every so many episodes of slow learners", _subsampling, (1, 2, 4, 8)),
+    "subsampling": ("every so many episodes of slow learners", _subsampling, (1, 4, 8, 16)),
 }
 COMMON = {
     "context_length": 80,

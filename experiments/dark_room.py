@@ -40,8 +40,8 @@ SLOW = TabularQLearningConfig(
 SEARCH = GoalSearchConfig(num_episodes=30, epsilon=0.02, memory=3)
 NOISE = NoisyOracleConfig(num_episodes=30)
 TRAINING = TrainingConfig(num_updates=8000, evaluate_every=1000, log_every=100)
-COMPARED = replace(TRAINING, num_updates=4000, evaluate_every=500, precision="bf16")
-"""Half as long, to compare methods."""
+SHORTER = replace(TRAINING, num_updates=2500, evaluate_every=500, precision="bf16")
+SLOWER = replace(SHORTER, num_updates=4000)
 
 
 def make_tasks(ids: Ids, streams: Ids) -> DarkRoomTasks:
@@ -56,28 +56,26 @@ TASK = InContextTask(
     split=split_at_random(DARK_ROOM.num_tasks, num_validation=6, num_test=10),
     make_tasks=make_tasks,
     methods={
-        "search": Method("AD of a search", GoalSearch, SEARCH, 100, COMPARED),
+        "search": Method("AD of a search", GoalSearch, SEARCH, 100, SHORTER),
         "ad": Method("AD of Q-learning", TabularQLearning, Q_LEARNING, 100, TRAINING),
-        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, COMPARED),
+        "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, SHORTER),
         "slow": Method(
             "AD of every 8th episode of slow learners",
             TabularQLearning,
             SLOW,
             100,
-            COMPARED,
+            SLOWER,
             keep_every=8,
         ),
         "expert": Method(
-            "Expert Distillation", TabularQLearning, Q_LEARNING, 100, COMPARED, last_episodes=10
+            "Expert Distillation", TabularQLearning, Q_LEARNING, 100, SHORTER, last_episodes=10
         ),
         "dpt": Method(
             "Decision-Pretrained Transformer",
-            GoalSearch,
-            GoalSearchConfig,
             NoisyOracle,
             NOISE,
             100,
-            COMPARED,
+            SHORTER,
             predicts_optimal=True,
         ),
     },
@@ -85,7 +83,7 @@ TASK = InContextTask(
     num_episodes=100,
     repeats=20,
     no_adaptation=no_adaptation_return(DARK_ROOM),
-    rl2=RL2Config(num_updates=1500, evaluate_every=50),
+    rl2=RL2Config(num_updates=900, evaluate_every=50),
     limitations=(
         "The test goals are ten of 81 cells, the same for all seeds.",
         "Sources see what the model sees, (x, y) and rewards, but keep a table for all of it.",

@@ -29,6 +29,7 @@ SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05, memory=3)
 TRAINING = TrainingConfig(
     num_updates=3000, batch_size=32, evaluate_every=300, log_every=50, precision="bf16"
 )
+SHORTER = replace(TRAINING, num_updates=1200)
 ENCODER_UPDATES = {"full": 2000, "debug": 10}
 
 
@@ -60,7 +61,7 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "search": Method("AD of a search", GoalSearch, SEARCH, 1, TRAINING),
-        "expert": Method("Expert Distillation", GoalSearch, SEARCH, 1, TRAINING, last_episodes=4),
+        "expert": Method("Expert Distillation", GoalSearch, SEARCH, 1, SHORTER, last_episodes=4),
     },
     model={
         "context_length": 200,
