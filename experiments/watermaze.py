@@ -3,7 +3,8 @@
     python experiments/watermaze.py
 
 Agents see each frame through a small encoder that is trained first, on frames from all over the
-pool, and then frozen: a step takes 256 bytes instead of 20,736. With ``--observations pixels`` the
+pool, and then frozen: it tells place cells and head-direction cells. A step takes 444 bytes instead
+of 20,736. With ``--observations pixels`` the
 model sees the frames themselves, through an encoder of its own trained end to end; all histories
 then take 21 GB of memory.
 """
@@ -76,8 +77,8 @@ TASK = InContextTask(
     limitations=(
         "The source searches with the simulator's own position and turns to where it wants to be "
         "as an oracle would; what it learns from rewards is where the platform is.",
-        "The frozen encoder was trained to tell the simulator's position and heading from a frame; "
-        "agents see the layer before its last, not what it tells.",
+        "The frozen encoder was trained, by the simulator's position and heading, to tell from a "
+        "frame how active place cells and head-direction cells are; that is what agents see.",
     ),
 )
 

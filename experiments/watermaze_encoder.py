@@ -1,10 +1,11 @@
 """A small encoder of what one sees in a Watermaze, trained to tell where that is seen from.
 
-Its pretext task is regression of the simulator's own position and heading from single frames at
-random states. The layer before the last is what agents get to see: no coordinates, and nothing of
-any platform.
+Its pretext task is that of Banino et al. 2018 ("Vector-based navigation using grid-like
+representations", Nature 557): how active would *place cells*, each of which has a place of its own
+in the pool, and *head-direction cells* be? The simulator's position and heading say so, for single
+frames at random states. Agents see the activities that the encoder tells: nothing of any platform.
 
-Axis letters: ``M`` frames of ``H W`` pixels, ``D`` width of the embedding.
+Axis letters: ``M`` frames of ``H W`` pixels, ``P`` place cells, ``D`` cells of both kinds.
 """
 
 import math
@@ -25,21 +26,30 @@ from vlmreward_envs.watermaze.arena import (
     ARENA_RADIUS,
     CLEARANCE,
     NUM_HEADINGS,
-    heading_vectors,
+    search_places,
 )
 from vlmreward_envs.watermaze.first_person import draw_views
 from vlmreward_envs.watermaze.walls import FRAME_HEIGHT, FRAME_WIDTH
 
-EMBEDDING_DIM = 64
+PLACE_WIDTH = 0.45
+"""Standard deviation of a place cell's field, in metres."""
+
 _CONFIG = FrameEncoderConfig(channels=(8, 16, 32))
+_HIDDEN_DIM = 64
 _BATCH_SIZE = 128
 _LEARNING_RATE = 2e-3
 _FRAMES_PER_PASS = 64  # more do not stay in the processor's cache
 _HELD_OUT_FRAMES = 4096
 
 
+def place_cells() -> Float[Tensor, "P 2"]:
+    """Where place cells are: in the middle of the pool, and where platforms may be."""
+    middle = torch.tensor([[0.0, 0.0], [0.9, 0.0], [-0.9, 0.0], [0.0, 0.9], [0.0, -0.9]])
+    return torch.cat([middle, search_places(torch.device("cpu"))])
+
+
 class PlaceEncoder(nn.Module):
-    """A `FrameEncoder` and a head that tells position (in radii of the pool) and heading.
+    """A `FrameEncoder` and a head that tells the activities of place and head-direction cells.
 
     Args:
         generator: Draws the initial weights.
@@ -47,27 +57,23 @@ class PlaceEncoder(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        self.body = FrameEncoder(
-            Pixels(FRAME_HEIGHT, FRAME_WIDTH), _CONFIG, EMBEDDING_DIM, generator
-        )
-        self.head = nn.Linear(EMBEDDING_DIM, 4)
-        nn.init.normal_(self.head.weight, std=EMBEDDING_DIM**-0.5, generator=generator)
+        self.num_places = len(place_cells())
+        self.dim = self.num_places + NUM_HEADINGS
+        self.body = FrameEncoder(Pixels(FRAME_HEIGHT, FRAME_WIDTH), _CONFIG, _HIDDEN_DIM, generator)
+        self.head = nn.Linear(_HIDDEN_DIM, self.dim)
+        nn.init.normal_(self.head.weight, std=_HIDDEN_DIM**-0.5, generator=generator)
         nn.init.zeros_(self.head.bias)
 
-    def features(self, frames: UInt8[Tensor, "M H W 3"]) -> Float[Tensor, "M D"]:
-        """What agents see instead of frames, at least 0."""
-        embedded: Tensor = self.body(frames[:, None])[:, 0]
-        return embedded.relu()
-
-    def forward(self, frames: UInt8[Tensor, "M H W 3"]) -> Float[Tensor, "M 4"]:
-        """Tell x and y over the pool's radius, and the cosine and sine of the heading."""
-        told: Float[Tensor, "M 4"] = self.head(self.features(frames))
-        return told
+    def forward(self, frames: UInt8[Tensor, "M H W 3"]) -> Float[Tensor, "M D"]:
+        """Logarithms of the activities; those of each kind of cells add up to 1."""
+        hidden = self.body(frames[:, None])[:, 0].relu()
+        places, headings = self.head(hidden).split([self.num_places, NUM_HEADINGS], dim=1)
+        return torch.cat([places.log_softmax(dim=1), headings.log_softmax(dim=1)], dim=1)
 
     @torch.no_grad()
     def embed(self, frames: UInt8[Tensor, "M H W 3"]) -> Float[Tensor, "M D"]:
-        """`features` of any number of frames, a few at a time."""
-        return torch.cat([self.features(some) for some in frames.split(_FRAMES_PER_PASS)])
+        """Activities, 0 to 1, of the cells for any number of frames, a few at a time."""
+        return torch.cat([self(some).exp() for some in frames.split(_FRAMES_PER_PASS)])
 
 
 def random_states(
@@ -96,7 +102,7 @@ def train_place_encoder(num_updates: int, seed: int = 0) -> dict[str, NDArray[An
     for _ in track(range(num_updates), "encoder"):
         position, heading = random_states(_BATCH_SIZE, generator)
         told = encoder(draw_views(position, heading))
-        loss = nn.functional.mse_loss(told, _truth(position, heading))
+        loss = -(_activities(position, heading) * told).sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -112,17 +118,23 @@ def place_encoder(arrays: Mapping[str, NDArray[Any]]) -> PlaceEncoder:
     return encoder
 
 
-def _truth(position: Tensor, heading: Tensor) -> Float[Tensor, "M 4"]:
-    return torch.cat([position / ARENA_RADIUS, heading_vectors(position.device)[heading]], dim=1)
+def _activities(
+    position: Float[Tensor, "M 2"], heading: Int64[Tensor, " M"]
+) -> Float[Tensor, "M D"]:
+    """How active cells ought to be; those of each kind add up to 1."""
+    away = torch.cdist(position, place_cells())
+    places = (-0.5 * (away / PLACE_WIDTH).square()).softmax(dim=1)
+    return torch.cat([places, nn.functional.one_hot(heading, NUM_HEADINGS)], dim=1)
 
 
 @torch.no_grad()
 def _measure(encoder: PlaceEncoder, generator: torch.Generator) -> dict[str, NDArray[Any]]:
     position, heading = random_states(_HELD_OUT_FRAMES, generator)
-    told = encoder.head(encoder.embed(draw_views(position, heading)))
-    error = (told[:, :2] * ARENA_RADIUS - position).norm(dim=1)
-    nearest = (told[:, 2:] @ heading_vectors(position.device).T).argmax(dim=1)
+    places, headings = encoder.embed(draw_views(position, heading)).split(
+        [encoder.num_places, NUM_HEADINGS], dim=1
+    )
+    error = (places @ place_cells() - position).norm(dim=1)
     return {
         "position_error": np.float64(error.median()),
-        "heading_accuracy": np.float64((nearest == heading).double().mean()),
+        "heading_accuracy": np.float64((headings.argmax(dim=1) == heading).double().mean()),
     }

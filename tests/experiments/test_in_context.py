@@ -27,7 +27,7 @@ from in_context_summary import Results, blocks, summarise
 from in_context_task import Method, Split, split_at_random
 from run_folder import RunFolder
 from vlmreward_envs.watermaze.first_person import draw_views
-from watermaze_encoder import EMBEDDING_DIM, place_encoder, random_states, train_place_encoder
+from watermaze_encoder import place_cells, place_encoder, random_states, train_place_encoder
 
 TASKS = {
     task.name: task
@@ -41,7 +41,7 @@ def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     options = Options(preset="debug", seeds=(0, 1), methods=("ad",))
     run = run_experiment(dark_room.TASK, options)
-    assert "Algorithm Distillation" in (run / "report.html").read_text()
+    assert "AD of Q-learning" in (run / "report.html").read_text()
     summary = json.loads((run / "summary.json").read_text())
     assert len(summary["in_context"]["returns"]) == 6
     assert len(summary["source"]["returns"]) == dark_room.Q_LEARNING.num_episodes
@@ -271,18 +271,19 @@ def test_an_encoder_learns_where_it_is_and_tells_it_from_a_frame_alone():
     encoder = place_encoder(found)
     frames = draw_views(*random_states(70, torch.Generator().manual_seed(2)))
     embedded = encoder.embed(frames)
-    assert embedded.shape == (70, EMBEDDING_DIM)
+    assert embedded.shape == (70, len(place_cells()) + 16)
+    torch.testing.assert_close(embedded.sum(dim=1), torch.full((70,), 2.0))
     assert torch.allclose(embedded[65:], encoder.embed(frames[65:]), atol=1e-5)
 
 
 def test_watermaze_ends_with_a_report_from_embeddings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(in_context_learning, "_VALIDATION_EPISODES", 2)
-    options = watermaze.WatermazeOptions(preset="debug", seeds=(0,), methods=("ad",))
+    options = watermaze.WatermazeOptions(preset="debug", seeds=(0,), methods=("search",))
     run = watermaze.main(options)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["optimum"] == 1.0
     assert summary["source"]["returns"][0] < summary["source"]["returns"][-1]
-    assert "Algorithm Distillation" in (run / "report.html").read_text()
-    model = load_model(run / "ad" / "distil_0" / "best.safetensors")
-    assert model.config.space.observations == Embedding(EMBEDDING_DIM)
+    assert "AD of a search" in (run / "report.html").read_text()
+    model = load_model(run / "search" / "distil_0" / "best.safetensors")
+    assert model.config.space.observations == Embedding(len(place_cells()) + 16)
