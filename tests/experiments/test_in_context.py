@@ -265,7 +265,7 @@ def test_committed_regret_is_what_the_pulls_say():
 
 
 def test_an_encoder_learns_where_it_is_and_tells_it_from_a_frame_alone():
-    found = train_place_encoder(150)
+    found = train_place_encoder(300)
     assert found["position_error"] < 1.0  # who always says the middle is 3.2 m off
     assert found["heading_accuracy"] > 0.4  # of sixteen
     encoder = place_encoder(found)
