@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plots import BLACK, GREY, SIX_LINES, drawing, png
+from plots import BLACK, GREY, METHOD_LINES, drawing, png
 from run_folder import write_atomically
 
 _HERE = Path(__file__).parent
@@ -43,12 +43,15 @@ def curves_by_environment(found: Mapping[str, Mapping[str, Any]]) -> bytes:
     """
     if not found:
         raise ValueError("got no results, expected at least one environment's")
-    with drawing((4.3 * len(found) + 1.2, 3.6)) as figure:
-        panels = figure.subplots(1, len(found), squeeze=False)[0]
-        for axes, (title, summary) in zip(panels, found.items(), strict=True):
-            for (color, line, _), method in zip(
-                SIX_LINES, summary["methods"].values(), strict=False
-            ):
+    columns = min(2, len(found))
+    rows = -(-len(found) // columns)
+    with drawing((4.6 * columns + 2.4, 3.4 * rows)) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes in panels[len(found) :]:
+            axes.axis("off")
+        for axes, (title, summary) in zip(panels, found.items(), strict=False):
+            for name, method in summary["methods"].items():
+                color, line = METHOD_LINES[name]
                 curve = method["curve"]
                 episodes = np.arange(1, len(curve["returns"]) + 1)
                 look = {"color": color, "linestyle": line, "label": method["title"]}
@@ -73,8 +76,20 @@ def curves_by_environment(found: Mapping[str, Mapping[str, Any]]) -> bytes:
                 )
             axes.set(title=title, xlabel="episode in context", ylim=(0, 1.1 * summary["optimum"]))
             axes.set_xlim(1, len(episodes))
-        panels[0].set_ylabel("return, tasks never seen")
-        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        for first in panels[::columns]:
+            first.set_ylabel("return, tasks never seen")
+        labelled = {}
+        for axes in panels:
+            handles, labels = axes.get_legend_handles_labels()
+            labelled |= dict(zip(labels, handles, strict=True))
+        titles = list(dict.fromkeys(labelled))
+        figure.legend(
+            [labelled[title] for title in titles],
+            titles,
+            loc="upper left",
+            bbox_to_anchor=(1.0, 0.95),
+        )
+        figure.tight_layout()
         return png(figure)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from algdistill.evaluation import bootstrap_interval, mean_return
 from in_context_summary import Results, blocks
 from in_context_task import InContextTask
-from plots import BLACK, GREY, LINES, SIX_LINES, drawing, png
+from plots import BLACK, GREY, LINES, METHOD_LINES, drawing, png
 from report import Figure, Summary, table, write_page
 
 _LIMITATIONS = (
@@ -41,7 +41,8 @@ def learning_curves(results: Results) -> bytes:
     """Draw every method's in-context curve beside its source's, as PNG."""
     with drawing((8.0, 4.4)) as figure:
         axes = figure.subplots()
-        for name, (color, line, _) in zip(results.methods, SIX_LINES, strict=False):
+        for name in results.methods:
+            color, line = METHOD_LINES[name]
             interval = bootstrap_interval(results.of(name), mean_return, seed=0)
             episodes = np.arange(1, len(interval.value) + 1)
             title = results.task.titles[name]

@@ -39,8 +39,16 @@ LINES: tuple[tuple[str, str, str], ...] = (
     (GREEN, "-.", "^"),
     (ORANGE, ":", "D"),
 )
-SIX_LINES = (*LINES, ("#CC79A7", "-", "v"), ("#56B4E9", "--", "P"))
-"""For as many methods as experiments in context have."""
+METHOD_LINES: dict[str, tuple[str, Any]] = {
+    "search": (BLUE, "-"),
+    "ad": (VERMILION, "--"),
+    "slow": (GREEN, "-."),
+    "noise": (ORANGE, ":"),
+    "expert": ("#CC79A7", "-"),
+    "dpt": ("#56B4E9", (0, (5, 1))),
+    "rl2": ("#8C510A", (0, (3, 1, 1, 1))),
+}
+"""The line of each method of experiments in context, the same in every picture."""
 _STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
