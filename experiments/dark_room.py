@@ -83,7 +83,7 @@ TASK = InContextTask(
     num_episodes=100,
     repeats=20,
     no_adaptation=no_adaptation_return(DARK_ROOM),
-    rl2=RL2Config(num_updates=900, evaluate_every=50),
+    rl2=RL2Config(num_updates=600, evaluate_every=50),
     limitations=(
         "The test goals are ten of 81 cells, the same for all seeds.",
         "Sources see what the model sees, (x, y) and rewards, but keep a table for all of it.",
