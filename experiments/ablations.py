@@ -68,7 +68,7 @@ def _variant(
     one = replace(TASK.methods[method], **{"training": SHORT, **changes})
     return replace(
         TASK,
-        methods={"ad": one},
+        methods={method: one},
         model=model or TASK.model,
         rl2=None,
         num_episodes=50,
@@ -147,7 +147,7 @@ def _label(value: Any) -> str:
 
 
 def _point(summary: dict[str, Any]) -> dict[str, Any]:
-    method = summary["methods"]["ad"]
+    (method,) = summary["methods"].values()
     blocks = [name for name in method if name.startswith("episodes_") and name[9].isdigit()]
     return {
         **{name: method[name] for name in blocks},

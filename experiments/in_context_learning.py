@@ -10,12 +10,13 @@ For each method and seed:
 For RL², ``train_<seed>`` takes the place of the first two: it learns in the training tasks online.
 
 Beside them ``source`` (a method's source algorithm itself, learning the test tasks from nothing)
-and ``random``. Then write ``summary.json`` and ``report.html``. Each method has a folder of its own
-in that of the run. A run that was killed goes on where it was; several processes may share a run
-folder if each is given other ``--seeds`` or ``--methods`` and ``--no-summarise``.
+and ``random``. Each method has a folder of its own in that of the run. A run that was killed goes
+on where it was; several processes may share a run folder if each is given other ``--seeds`` or
+``--methods``. In the end ``summary.json`` and ``report.html`` are written, of all that the run's
+folder then holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ class Options:
         seeds: Training runs of each method.
         methods: Which methods; all by default, but RL² must be named.
         run_name: Folder under ``runs/``; that of the environment by default.
-        summarise: Whether to write the summary and the report; needs every seed and method.
+        summarise: Whether to write the summary and the report.
     """
 
     preset: Literal["full", "debug"] = "full"
@@ -76,31 +77,48 @@ def run_experiment(task: InContextTask, options: Options) -> Path:
     if options.preset == "debug":
         task = shortened(task)
     chosen = sorted(options.methods or task.methods, key=lambda name: name == RL2)
-    if options.summarise and chosen == [RL2]:
-        raise ValueError("got RL² alone, expected another method to compare it with: name one")
     run = run_folder(task, options)
-    folders = {name: method_folder(run, task, name) for name in chosen}
-    returns = {
-        (name, seed): _learn_and_act(folder, task, name, seed)
-        for seed in options.seeds
-        for name, folder in folders.items()
+    folders = {
+        name: method_folder(run, task, name)
+        for name in task.titles
+        if name in chosen or (run.path / name).exists()
     }
+    if options.summarise and set(folders) == {RL2}:
+        raise ValueError("got RL² alone, expected another method to compare it with: name one")
+    for seed in options.seeds:
+        for name in chosen:
+            _learn_and_act(folders[name], task, name, seed)
+    if options.summarise:
+        _report(run, task, folders)
+    return run.path
+
+
+def _report(run: RunFolder, task: InContextTask, folders: Mapping[str, RunFolder]) -> None:
+    """Write the summary and the report of all seeds of all methods that are finished."""
+    returns = {
+        (name, seed): folder.finished(f"returns_{seed}")
+        for name, folder in folders.items()
+        for seed in _finished_seeds(folder)
+    }
+    folders = {name: folders[name] for name, _ in returns}
     sources = {
         name: folder.stage("source", partial(_source_learns, task, name))
         for name, folder in folders.items()
         if name in task.methods
     }
     random = run.stage("random", partial(_random_acts, task))
-    if options.summarise:
-        results = Results(task, returns, sources, random)
-        summary = summarise(run, folders, results)
-        write_json(run.path / "summary.json", summary)
-        drawn = figures(results)
-        (run.path / "figures").mkdir(exist_ok=True)
-        for index, figure in enumerate(drawn):
-            write_atomically(run.path / "figures" / f"{index}.png", figure.image)
-        print(write_in_context_report(run.path, task, summary, drawn))
-    return run.path
+    results = Results(task, returns, sources, random)
+    summary = summarise(run, folders, results)
+    write_json(run.path / "summary.json", summary)
+    drawn = figures(results)
+    (run.path / "figures").mkdir(exist_ok=True)
+    for index, figure in enumerate(drawn):
+        write_atomically(run.path / "figures" / f"{index}.png", figure.image)
+    print(write_in_context_report(run.path, task, summary, drawn))
+
+
+def _finished_seeds(folder: RunFolder) -> list[int]:
+    return sorted(int(file.stem.split("_")[1]) for file in folder.path.glob("returns_*.npz"))
 
 
 def run_folder(task: InContextTask, options: Options) -> RunFolder:
@@ -113,13 +131,13 @@ def method_folder(run: RunFolder, task: InContextTask, name: str) -> RunFolder:
     return RunFolder(run.path / name, task.settings_of(name))
 
 
-def _learn_and_act(folder: RunFolder, task: InContextTask, name: str, seed: int) -> Arrays:
+def _learn_and_act(folder: RunFolder, task: InContextTask, name: str, seed: int) -> None:
     make_agent: MakeAgent
     if name == RL2:
         make_agent = partial(_rl2_agent, task, trained_policy(folder, task, seed))
     else:
         make_agent = partial(_in_context_agent, distilled_model(folder, task, name, seed))
-    return folder.stage(f"returns_{seed}", partial(_act, task, seed, make_agent))
+    folder.stage(f"returns_{seed}", partial(_act, task, seed, make_agent))
 
 
 def distilled_model(folder: RunFolder, task: InContextTask, name: str, seed: int) -> Path:

@@ -112,6 +112,7 @@ def _method(results: Results, name: str) -> dict[str, Any]:
     last = mean_between(*list(blocks(returns.shape[-1]).values())[-1])
     return {
         "title": results.task.titles[name],
+        "seeds": [seed for method, seed in results.returns if method == name],
         "curve": curve(returns),
         **_figures(results, returns),
         "source": _figures(results, source["test"][None]) if source is not None else None,

@@ -26,7 +26,7 @@ from run_folder import Arrays, RunFolder, machine, versions, write_atomically, w
 PROGRESS = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUM_EPISODES = 50
 LAST_EPISODES = 10
-METHODS = {"ad": "Algorithm Distillation", "expert": "Expert Distillation"}
+METHODS = {"ad": "AD of Q-learning", "expert": "Expert Distillation"}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,11 @@ class RunFolder:
             with partial.open("wb") as stream:
                 np.savez_compressed(stream, seconds=seconds, **arrays)
             os.replace(partial, file)
-        with np.load(file, allow_pickle=False) as stored:
+        return self.finished(name)
+
+    def finished(self, name: str) -> Arrays:
+        """Return the arrays of a stage that was computed."""
+        with np.load(self.path / f"{name}.npz", allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files if name != "seconds"}
 
     def seconds(self) -> dict[str, float]:

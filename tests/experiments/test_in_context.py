@@ -58,10 +58,18 @@ def test_an_experiment_ends_with_a_report_and_goes_on_where_it_was(tmp_path, mon
     run_experiment(dark_room.TASK, options)
     assert {file: file.stat().st_mtime_ns for file in stages} == stages
 
+    # Another method joins what is there; each is reported with the seeds that it has.
+    run_experiment(dark_room.TASK, replace(options, seeds=(2,), methods=("search",)))
+    found = json.loads((run / "summary.json").read_text())["methods"]
+    assert {name: method["seeds"] for name, method in found.items()} == {
+        "search": [2], "ad": [0, 1],
+    }  # fmt: skip
+    assert found["ad"] == summary["methods"]["ad"]
+
 
 def test_an_unknown_method_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"methods \['dqn'\], expected some of \['ad'"):
+    with pytest.raises(ValueError, match=r"methods \['dqn'\], expected some of \['search', 'ad'"):
         run_experiment(dark_room.TASK, Options(methods=("dqn",)))
 
 
@@ -216,8 +224,9 @@ def test_the_common_point_of_an_axis_is_that_of_all(axis):
     assert ablations.COMMON[axis] in values
     same, other = variant(ablations.COMMON[axis]), ablations.AXES["token_mask"][1](0.3)
     assert same.model == other.model
-    assert same.methods["ad"].training == other.methods["ad"].training
-    assert same.methods["ad"].histories_per_task == other.methods["ad"].histories_per_task
+    assert same.methods["search"].training == other.methods["search"].training
+    counts = [task.methods["search"].histories_per_task for task in (same, other)]
+    assert counts[0] == counts[1]
     assert same.split.train.tolist() == other.split.train.tolist()
 
 
@@ -250,7 +259,7 @@ def test_committed_results_say_how_they_were_made(name):
     assert found["no_adaptation"] == task.no_adaptation
     assert found["tasks"]["test"] == len(task.split.test)
     for method in found["methods"].values():
-        assert len(method["of_seeds"]["episodes_1_5"]) == len(found["seeds"])
+        assert len(method["of_seeds"]["episodes_1_5"]) == len(method["seeds"])
         interval = method["area_under_curve"]
         assert interval["low"] <= interval["value"] <= interval["high"]
 
