@@ -60,12 +60,12 @@ TASK = InContextTask(
         "ad": Method("AD of Q-learning", TabularQLearning, Q_LEARNING, 100, TRAINING),
         "noise": Method("AD on ε-noise", NoisyOracle, NOISE, 100, SHORTER),
         "slow": Method(
-            "AD of every 8th episode of slow learners",
+            "AD of every 16th episode of slow learners",
             TabularQLearning,
             SLOW,
             100,
             SLOWER,
-            keep_every=8,
+            keep_every=16,
         ),
         "expert": Method(
             "Expert Distillation", TabularQLearning, Q_LEARNING, 100, SHORTER, last_episodes=10
