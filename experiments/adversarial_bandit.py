@@ -7,6 +7,8 @@ A model that learned which arms are good has learned the wrong thing; one that l
 out does as well as UCB.
 """
 
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,7 +176,7 @@ def _report(
     sources: dict[str, Arrays],
 ) -> None:
     summary: dict[str, Any] = {
-        "command": "python experiments/adversarial_bandit.py",
+        "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
         "machine": machine(),
         "seconds": seconds_of(folder, folders),

@@ -8,6 +8,8 @@ histories, it should go on improving wherever the source stood; distilled from e
 only, it can but keep what it was shown.
 """
 
+import shlex
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,7 +160,7 @@ def _summary(folder: RunFolder, found: dict[tuple[str, int], Arrays]) -> dict[st
                 },
             }
     return {
-        "command": "python experiments/prompting.py",
+        "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
         "machine": machine(),
         "seconds": folder.seconds(),
