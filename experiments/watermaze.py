@@ -26,9 +26,14 @@ from vlmreward_envs.watermaze import WatermazeTasks, no_adaptation_return
 from watermaze_encoder import PlaceEncoder, place_encoder, train_place_encoder
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
-SEARCH = GoalSearchConfig(num_episodes=24, epsilon=0.05, memory=3)
+SEARCH = GoalSearchConfig(num_episodes=14, epsilon=0.05, memory=3)
 TRAINING = TrainingConfig(
-    num_updates=6000, batch_size=32, evaluate_every=600, log_every=50, precision="bf16"
+    num_updates=5000,
+    batch_size=32,
+    token_mask_rate=0.15,
+    evaluate_every=500,
+    log_every=50,
+    precision="bf16",
 )
 SHORTER = replace(TRAINING, num_updates=1200)
 ENCODER_UPDATES = {"full": 2000, "debug": 10}
