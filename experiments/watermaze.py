@@ -27,6 +27,7 @@ from watermaze_encoder import PlaceEncoder, place_encoder, train_place_encoder
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
 SEARCH = GoalSearchConfig(num_episodes=14, epsilon=0.05, memory=3)
+EXPERT = GoalSearchConfig(num_episodes=20, epsilon=0.05)
 TRAINING = TrainingConfig(
     num_updates=5000,
     batch_size=32,
@@ -67,7 +68,7 @@ TASK = InContextTask(
     make_tasks=make_tasks,
     methods={
         "search": Method("AD of a search", GoalSearch, SEARCH, 1, TRAINING),
-        "expert": Method("Expert Distillation", GoalSearch, SEARCH, 1, SHORTER, last_episodes=4),
+        "expert": Method("Expert Distillation", GoalSearch, EXPERT, 1, SHORTER, last_episodes=4),
     },
     model={
         "context_length": 200,
