@@ -115,6 +115,7 @@ def _method(results: Results, name: str) -> dict[str, Any]:
         "seeds": [seed for method, seed in results.returns if method == name],
         "curve": curve(returns),
         **_figures(results, returns),
+        "last_over_first": _interval(bootstrap_interval(returns, _last_over_first, seed=0)),
         "source": _figures(results, source["test"][None]) if source is not None else None,
         "of_seeds": {
             key: [float(mean_between(*block)(seed[None])[0]) for seed in returns]
@@ -153,6 +154,13 @@ def _figures(results: Results, returns: np.ndarray) -> dict[str, Any]:
         key: _interval(bootstrap_interval(returns, statistic, seed=0))
         for key, statistic in statistics.items()
     }
+
+
+def _last_over_first(returns: np.ndarray) -> np.ndarray:
+    """Mean return of the last block of episodes over that of the first; may be infinite."""
+    first, *_, last = (mean_between(*block) for block in blocks(returns.shape[-1]).values())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return last(returns) / first(returns)
 
 
 def _last(returns: np.ndarray) -> int:

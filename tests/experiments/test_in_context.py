@@ -133,6 +133,7 @@ def test_a_summary_says_what_the_returns_say(tmp_path):
     assert found["episodes_91_100"]["value"] == pytest.approx(9.55)
     assert found["of_seeds"]["episodes_91_100"] == pytest.approx([9.55, 9.55])
     assert found["greedy"]["episodes_91_100"] == 0.0
+    assert found["last_over_first"]["value"] == pytest.approx(9.55 / 0.3, abs=1e-4)
     assert found["train_test_gap"] == pytest.approx(1.0)
     assert found["area_under_curve"]["value"] == pytest.approx(0.505)
     # Eight is the mean of episodes 79 to 81.
