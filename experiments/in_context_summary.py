@@ -157,10 +157,9 @@ def _figures(results: Results, returns: np.ndarray) -> dict[str, Any]:
 
 
 def _last_over_first(returns: np.ndarray) -> np.ndarray:
-    """Mean return of the last block of episodes over that of the first; may be infinite."""
+    """Mean return of the last block of episodes over that of the first, taken as .001 at least."""
     first, *_, last = (mean_between(*block) for block in blocks(returns.shape[-1]).values())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return last(returns) / first(returns)
+    return last(returns) / np.maximum(first(returns), 1e-3)
 
 
 def _last(returns: np.ndarray) -> int:
