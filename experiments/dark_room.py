@@ -86,8 +86,8 @@ TASK = InContextTask(
     rl2=RL2Config(num_updates=600, evaluate_every=50),
     limitations=(
         "The test goals are ten of 81 cells, the same for all seeds.",
-        "Q-learners see what the model sees, (x, y) and rewards, but keep a table for all of it. The "
-        "search knows how moves lead from cell to cell, and learns only where it is paid.",
+        "Q-learners see what the model sees, (x, y) and rewards, but keep a table for all of it.",
+        "The search knows how moves lead from cell to cell, and learns only where it is paid.",
     ),
 )
 
