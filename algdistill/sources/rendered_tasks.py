@@ -4,7 +4,7 @@ A simulator moves and draws; a callable turns frames into what the learner sees 
 is known here: the reward can be a vision-language model's, whose one forward pass gives both.
 
 Axis letters: ``N`` tasks, ``K`` some of them, ``H W`` pixels, ``D`` features of a frame, ``P``
-numbers known without looking, ``F`` = D + P, ``S`` numbers of a frame.
+numbers known without looking, ``F`` = D + P, ``Q`` words of a frame.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from algdistill.tasks import StepResult
 
@@ -70,7 +71,7 @@ class Simulator(Protocol):
         ...
 
 
-_SAMPLE_SIZE = 1024  # numbers of a frame by which it is found
+_WORD_SIZE = 8  # bytes
 
 
 class RenderedTasks:
@@ -164,7 +165,11 @@ class RenderedTasks:
 
 
 class _FrameMemory:
-    """The last different frames of each task, and which of them is the present one."""
+    """The last different frames of each task, and which of them is the present one.
+
+    A frame is kept as words of eight bytes (``Q`` of them), and found by a digest of one word; that
+    it is the same is then known from a comparison in full.
+    """
 
     def __init__(
         self,
@@ -174,29 +179,33 @@ class _FrameMemory:
         paid: Float[Tensor, " N"],
     ) -> None:
         self._tasks = torch.arange(len(frames), device=frames.device)
-        columns = (frames, _sample(frames), features, paid)
-        self._frames, self._samples, self._features, self._paid = (
-            column[:, None].expand(-1, num_remembered, *column.shape[1:]).clone()
-            for column in columns
-        )
-        self._present = torch.zeros_like(self._tasks)
+        self._num_remembered = num_remembered
+        self._present = torch.zeros_like(self._tasks)  # slots of a task
         self._oldest = torch.zeros_like(self._tasks)
+        words = _words(frames)
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**62), 2**62, words.shape[1:], generator=generator)
+        self._factors = factors.to(frames.device)
+        columns = (words, self._digest(words), features, paid)
+        self._frames, self._digests, self._features, self._paid = (
+            column.repeat_interleave(num_remembered, dim=0) for column in columns
+        )
 
     @property
     def seen(self) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
         """Features and reward of every task's present frame."""
-        return (
-            self._features[self._tasks, self._present],
-            self._paid[self._tasks, self._present],
-        )
+        at = self._tasks * self._num_remembered + self._present
+        return self._features[at], self._paid[at]
 
     def recall(
         self, rows: Int[Tensor, " K"], frames: UInt8[Tensor, "K H W 3"]
     ) -> Bool[Tensor, " K"]:
         """Make remembered frames the present ones, and return which are not remembered."""
-        alike = (self._samples[rows] == _sample(frames)[:, None]).all(dim=2)
-        slot = alike.int().argmax(dim=1)
-        is_known = (self._frames[rows, slot] == frames).flatten(1).all(dim=1)
+        words = _words(frames)
+        digests = self._digests.view(-1, self._num_remembered)
+        slot = (digests[rows] == self._digest(words)[:, None]).int().argmax(dim=1)
+        at = rows * self._num_remembered + slot
+        is_known = (self._frames.index_select(0, at) == words).all(dim=1)
         self._present[rows] = torch.where(is_known, slot, self._present[rows])
         return ~is_known
 
@@ -208,17 +217,20 @@ class _FrameMemory:
         paid: Float[Tensor, " K"],
     ) -> None:
         """Put new frames, each the present one of its task, in the place of the oldest."""
-        at = (rows, self._oldest[rows])
-        self._frames[at] = frames
-        self._samples[at] = _sample(frames)
+        words = _words(frames)
+        at = rows * self._num_remembered + self._oldest[rows]
+        self._frames[at] = words
+        self._digests[at] = self._digest(words)
         self._features[at] = features
         self._paid[at] = paid
         self._present[rows] = self._oldest[rows]
-        self._oldest[rows] = (self._oldest[rows] + 1) % self._samples.shape[1]
+        self._oldest[rows] = (self._oldest[rows] + 1) % self._num_remembered
+
+    def _digest(self, words: Int64[Tensor, "K Q"]) -> Int64[Tensor, " K"]:
+        return (words * self._factors).sum(dim=1)  # overflow wraps around
 
 
-def _sample(frames: UInt8[Tensor, "K H W 3"]) -> UInt8[Tensor, "K S"]:
-    """Some of each frame's numbers, by which it is found before all of them are compared."""
+def _words(frames: UInt8[Tensor, "K H W 3"]) -> Int64[Tensor, "K Q"]:
+    """Each frame's bytes, eight to a number; those of a last one that are missing are 0."""
     flat = frames.flatten(1)
-    every = flat.shape[1] // _SAMPLE_SIZE
-    return flat[:, :: max(every - (every - 1) % 3, 1)]  # every colour in turn
+    return functional.pad(flat, (0, -flat.shape[1] % _WORD_SIZE)).view(torch.int64)
