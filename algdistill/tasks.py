@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from algdistill.spaces import Pixels, TaskSpace
+from algdistill.spaces import Pixels
+from algdistill.task_space import TaskSpace
 
 __all__ = [
     "BatchedStep",

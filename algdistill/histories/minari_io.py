@@ -31,8 +31,8 @@ from algdistill.spaces import (
     ObservationSpace,
     Pixels,
     Symbolic,
-    TaskSpace,
 )
+from algdistill.task_space import TaskSpace
 
 
 def export_minari(

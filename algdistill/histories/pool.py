@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from algdistill.histories.schema import LearningHistory
-from algdistill.spaces import TaskSpace
+from algdistill.task_space import TaskSpace
 from algdistill.timesteps import TimestepBatch
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from algdistill.histories.schema import LearningHistory
-from algdistill.spaces import Discrete, Symbolic, TaskSpace
+from algdistill.spaces import Discrete, Symbolic
+from algdistill.task_space import TaskSpace
 
 _MOST_COUNTED = 2**26
 _MOST_IMPROVEMENTS = 2**17

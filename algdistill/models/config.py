@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from algdistill.spaces import TaskSpace
+from algdistill.task_space import TaskSpace
 
 
 @dataclass(frozen=True)

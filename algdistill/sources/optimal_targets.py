@@ -16,7 +16,7 @@ import torch
 
 from algdistill.histories.schema import LearningHistory
 from algdistill.sources.noisy_oracle import OracleTasks
-from algdistill.spaces import TaskSpace
+from algdistill.task_space import TaskSpace
 
 
 def optimal_targets(

@@ -18,7 +18,8 @@ from torch import Tensor
 from algdistill.gymnasium_tasks import action_space, observation_space
 from algdistill.histories.recorder import HistoryRecorder
 from algdistill.histories.schema import LearningHistory
-from algdistill.spaces import Discrete, TaskSpace
+from algdistill.spaces import Discrete
+from algdistill.task_space import TaskSpace
 from algdistill.tasks import StepResult
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from algdistill.sources.random_streams import uniform_at
-from algdistill.spaces import Embedding, Pixels, Symbolic, TaskSpace
+from algdistill.spaces import Embedding, Pixels, Symbolic
+from algdistill.task_space import TaskSpace
 
 WIDTH_MULTIPLE = 16
 """Numbers of four bytes in a cache line."""

@@ -3,7 +3,8 @@
 import numpy as np
 
 from algdistill.histories import LearningHistory
-from algdistill.spaces import Continuous, Pixels, TaskSpace
+from algdistill.spaces import Continuous, Pixels
+from algdistill.task_space import TaskSpace
 
 
 def numbered_history(task_id, num_steps, episode_length):

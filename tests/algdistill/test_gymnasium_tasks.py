@@ -7,7 +7,8 @@ from gymnasium import spaces
 
 from algdistill.gymnasium_tasks import GymnasiumTasks, action_space, observation_space
 from algdistill.sources import TabularQLearning, TabularQLearningConfig
-from algdistill.spaces import Continuous, Discrete, Embedding, Pixels, Symbolic, TaskSpace
+from algdistill.spaces import Continuous, Discrete, Embedding, Pixels, Symbolic
+from algdistill.task_space import TaskSpace
 from algdistill.tasks import BatchedTasks
 
 

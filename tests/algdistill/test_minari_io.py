@@ -10,7 +10,8 @@ from minari.data_collector import EpisodeBuffer
 from algdistill.histories import HistoryStore, LearningHistory
 from algdistill.histories.minari_io import export_minari, import_minari
 from algdistill.histories.schema import STEP_FIELDS
-from algdistill.spaces import Continuous, Discrete, Embedding, Pixels, TaskSpace
+from algdistill.spaces import Continuous, Discrete, Embedding, Pixels
+from algdistill.task_space import TaskSpace
 
 ABOUT = {
     "algorithm_name": "none",

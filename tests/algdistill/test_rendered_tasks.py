@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from algdistill.sources import ActorCritic, ActorCriticConfig, RenderedTasks
-from algdistill.spaces import Embedding, TaskSpace
+from algdistill.spaces import Embedding
+from algdistill.task_space import TaskSpace
 
 LENGTH = 6
 

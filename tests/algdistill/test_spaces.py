@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from algdistill.spaces import Continuous, Discrete, Embedding, Pixels, Symbolic, TaskSpace
+from algdistill.spaces import Continuous, Discrete, Embedding, Pixels, Symbolic
+from algdistill.task_space import TaskSpace
 
 SPACES = [
     TaskSpace.symbolic((9, 300), 5),
