@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from algdistill.sources import ActorCritic, ActorCriticConfig, RenderedTasks
 from vlmreward import Goal, RewardModel, load_encoder
 from vlmreward.wrappers.sb3 import VectorEnvAdapter, VecVLMReward
+from vlmreward_envs.goal_tasks import GoalStep
 from vlmreward_envs.playroom import (
     Action,
     Family,
@@ -37,7 +38,6 @@ from vlmreward_envs.playroom import (
     all_goals,
 )
 from vlmreward_envs.playroom.language import HOLDING_NOTHING
-from vlmreward_envs.playroom.rooms import RoomsStep
 
 GOAL = "the person is holding the red ball"
 EPISODE_LENGTH = 30
@@ -89,7 +89,7 @@ class PlayroomSimulator:
         """Begin the next episode where the last one ended."""
         self.rooms.reset(mask=ended)
 
-    def step(self, actions: Tensor) -> RoomsStep:
+    def step(self, actions: Tensor) -> GoalStep:
         """Act everywhere."""
         return self.rooms.step(actions)
 

@@ -124,7 +124,7 @@ class HiddenGoalTasks:
 
     def __init__(self, rooms: HiddenGoalRooms, first_task_id: int = 0) -> None:
         self.rooms = rooms
-        self.num_tasks = rooms.state.num_rooms
+        self.num_tasks = len(rooms.state)
         self.task_ids = first_task_id + torch.arange(self.num_tasks)
         self._rows = torch.arange(self.num_tasks)
         self.state = rooms.state
@@ -174,8 +174,8 @@ def optimal_returns(state: PlayroomState, is_goal: Bool[Tensor, "N P"]) -> Float
     no goal cell can be reached in time.
     """
     grid = ROOM_CONFIG.grid_size
-    rows = torch.arange(state.num_rooms)
-    best = torch.zeros(state.num_rooms)
+    rows = torch.arange(len(state))
+    best = torch.zeros(len(state))
     reached = torch.zeros_like(is_goal)
     reached[rows, state.position[:, 1] * grid + state.position[:, 0]] = True
     solid = torch.zeros_like(is_goal)
@@ -199,8 +199,8 @@ def _stand_everywhere(state: PlayroomState) -> PlayroomState:
     """Repeat every room once per cell, with the person in that cell."""
     grid = ROOM_CONFIG.grid_size
     cell = torch.arange(grid * grid)
-    repeated = state[torch.arange(state.num_rooms).repeat_interleave(grid * grid)]
-    position = torch.stack((cell % grid, cell // grid), dim=1).repeat(state.num_rooms, 1)
+    repeated = state[torch.arange(len(state)).repeat_interleave(grid * grid)]
+    position = torch.stack((cell % grid, cell // grid), dim=1).repeat(len(state), 1)
     return replace(repeated, position=position)
 
 
@@ -217,7 +217,7 @@ def _score_every_cell(
     renderer = PlayroomRenderer(ROOM_CONFIG)
     cells = ROOM_CONFIG.grid_size**2
     rewards = []
-    starts = range(0, state.num_rooms, _ROOMS_PER_PASS)
+    starts = range(0, len(state), _ROOMS_PER_PASS)
     for start in track(starts, description="scoring every frame of the rooms"):
         rooms = slice(start, start + _ROOMS_PER_PASS)
         frames = renderer(_stand_everywhere(state[rooms]))

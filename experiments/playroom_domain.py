@@ -77,8 +77,8 @@ def _cell_beside(
     config: PlayroomConfig, state: PlayroomState, index: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw a cell beside one object of each room; tell whether it lies inside and is free."""
-    rows = torch.arange(state.num_rooms)
-    step = _BESIDE[torch.from_numpy(rng.integers(len(_BESIDE), size=state.num_rooms))]
+    rows = torch.arange(len(state))
+    step = _BESIDE[torch.from_numpy(rng.integers(len(_BESIDE), size=len(state)))]
     cell = state.object_cell[rows, index] + step
     is_inside = ((cell >= 0) & (cell < config.grid_size)).all(dim=1)
     is_taken = (state.object_cell == cell[:, None]).all(dim=2).any(dim=1)

@@ -207,7 +207,7 @@ def test_masked_reset_leaves_the_other_rooms_alone() -> None:
     [
         (lambda: PlayroomConfig(grid_size=2), "grid_size"),
         (lambda: PlayroomConfig(num_objects=0), "num_objects"),
-        (lambda: PlayroomRooms(0), "num_rooms"),
+        (lambda: PlayroomRooms(0), "got a batch of 0"),
         (lambda: PlayroomRooms(1, []), "no goals"),
         (lambda: PlayroomRooms(1, "the person is next to the red bal"), "the red ball"),
         (

@@ -93,7 +93,7 @@ def test_disabled_autoreset_refuses_to_step_ended_rooms() -> None:
     vector = PlayroomVectorEnv(2, max_episode_steps=1, autoreset_mode=AutoresetMode.DISABLED)
     vector.reset(seed=0)
     vector.step(np.zeros(2, dtype=np.int64))
-    with pytest.raises(ValueError, match=r"rooms \[0, 1\] have ended"):
+    with pytest.raises(ValueError, match=r"environments \[0, 1\] have ended"):
         vector.step(np.zeros(2, dtype=np.int64))
 
 

@@ -141,9 +141,9 @@ def test_ground_truth_of_every_family_agrees_with_hand_computation(walked: Playr
     for family in Family:
         goals = all_goals(family)
         for index in rng.permutation(len(goals))[:25]:
-            row = goal_tensor([goals[index]], torch.device("cpu")).expand(walked.num_rooms, -1)
+            row = goal_tensor([goals[index]], torch.device("cpu")).expand(len(walked), -1)
             reached = goal_reached(walked, row)
-            for room in range(walked.num_rooms):
+            for room in range(len(walked)):
                 assert bool(reached[room]) is truth(walked, room, goals[index].sentence)
             seen[family] += int(reached.sum())
     assert all(count > 0 for count in seen.values())

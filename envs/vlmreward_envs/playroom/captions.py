@@ -86,7 +86,7 @@ def _facts(state: PlayroomState, grid_size: int) -> list[_Facts]:
     direction = _direction((state.object_cell - state.position[:, None]).cpu().numpy())
     third = (state.position * 3 // grid_size).cpu().numpy()
     facts = []
-    for room in range(state.num_rooms):
+    for room in range(len(state)):
         names = tuple(int(kind) for kind in kinds[room])
         first, second = np.nonzero(adjacent[room])
         facts.append(

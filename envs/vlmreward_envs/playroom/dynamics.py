@@ -8,7 +8,7 @@ Axis letters: ``B`` rooms, ``K`` objects in a room.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlmreward_envs import counter_rng
 from vlmreward_envs.playroom.language import NUM_OBJECT_KINDS, PlayroomGoal
+from vlmreward_envs.tensor_state import TensorState
 
 NOTHING_HELD = -1
 NUM_FLOORS = 6
@@ -71,7 +72,7 @@ class PlayroomConfig:
 
 
 @dataclass(frozen=True)
-class PlayroomState:
+class PlayroomState(TensorState):
     """Everything a room is, as tensors with the rooms on the first axis.
 
     Attributes:
@@ -93,25 +94,6 @@ class PlayroomState:
     object_size: Int64[Tensor, "B K"]
     object_offset: Int64[Tensor, "B K 2"]
     light: Int64[Tensor, "B 3"]
-
-    @property
-    def num_rooms(self) -> int:
-        """Number of rooms in the batch."""
-        return self.position.shape[0]
-
-    def __getitem__(self, rooms: Tensor | slice) -> "PlayroomState":
-        """Return some of the rooms, selected by a slice, indices, or a boolean mask."""
-        return PlayroomState(**{f.name: getattr(self, f.name)[rooms] for f in fields(self)})
-
-    def where(self, mask: Bool[Tensor, " B"], other: "PlayroomState") -> "PlayroomState":
-        """Return this state where ``mask`` is true, and ``other`` elsewhere."""
-
-        def select(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(mask.view(-1, *(1,) * (mine.ndim - 1)), mine, theirs)
-
-        return PlayroomState(
-            **{f.name: select(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        )
 
 
 def reset_rooms(

@@ -1,21 +1,14 @@
 """The Playroom as a Gymnasium ``Env``."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import gymnasium as gym
-import numpy as np
-import torch
-from gymnasium import spaces
-from numpy.typing import NDArray
-
-from vlmreward_envs.gym_inputs import check_render_mode
+from vlmreward_envs.goal_env import GoalEnv, observation_space
 from vlmreward_envs.playroom.dynamics import Action, PlayroomConfig
 from vlmreward_envs.playroom.rooms import PlayroomRooms
-from vlmreward_envs.playroom.vector_env import RENDERING, Observation, observation_space
+from vlmreward_envs.playroom.vector_env import known_spaces
 
 
-class PlayroomEnv(gym.Env[Observation, np.int64]):
+class PlayroomEnv(GoalEnv):
     """A room seen from above, a person, and objects to find, lift and put down.
 
     ## Description
@@ -66,8 +59,6 @@ class PlayroomEnv(gym.Env[Observation, np.int64]):
         ((96, 96, 3), 'the person is holding the red cup')
     """
 
-    metadata: dict[str, Any] = RENDERING
-
     def __init__(
         self,
         goals: str | Sequence[str] | None = None,
@@ -78,8 +69,6 @@ class PlayroomEnv(gym.Env[Observation, np.int64]):
         frame_size: int = 96,
         render_mode: str | None = "rgb_array",
     ) -> None:
-        check_render_mode(render_mode)
-        self.render_mode = render_mode
         self.rooms = PlayroomRooms(
             1,
             goals,
@@ -88,40 +77,9 @@ class PlayroomEnv(gym.Env[Observation, np.int64]):
             terminate_on_success=terminate_on_success,
             frame_size=frame_size,
         )
-        self.observation_space = observation_space(self.rooms.config, frame_size)  # type: ignore[assignment]
-        self.action_space = spaces.Discrete(len(Action))
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a new episode; a seed begins the room's stream of episodes anew."""
-        is_first = self._np_random is None
-        super().reset(seed=seed)
-        if seed is None and is_first:
-            seed = int(self.np_random.integers(2**62))
-        self.rooms.reset(None if seed is None else torch.tensor([seed]))
-        return self._observe(), self._info(0.0)
-
-    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take one action.
-
-        Raises:
-            ValueError: An action outside 0..6.
-        """
-        if not self.action_space.contains(np.int64(action)):
-            raise ValueError(f"action must be an integer in 0..{len(Action) - 1}, got {action!r}")
-        result = self.rooms.step(torch.tensor([int(action)]))
-        env_reward = float(result.env_reward)
-        terminated, truncated = bool(result.terminated), bool(result.truncated)
-        return self._observe(), env_reward, terminated, truncated, self._info(env_reward)
-
-    def render(self) -> NDArray[np.uint8]:
-        """Return the current frame, uint8 (H, W, 3)."""
-        return self.rooms.render()[0].numpy()
-
-    def _observe(self) -> Observation:
-        return {"pixels": self.render(), "position": self.rooms.state.position[0].numpy().copy()}
-
-    def _info(self, env_reward: float) -> dict[str, Any]:
-        goal = self.rooms.goals[int(self.rooms.goal_index)]
-        return {"success": bool(self.rooms.success), "env_reward": env_reward, "goal": goal}
+        super().__init__(
+            self.rooms,
+            observation_space(frame_size, known_spaces(self.rooms.config)),
+            len(Action),
+            render_mode=render_mode,
+        )

@@ -94,7 +94,7 @@ class PlayroomRenderer:
 
     def __call__(self, state: PlayroomState) -> UInt8[Tensor, "B H W 3"]:
         """Draw every room of ``state``, as uint8 RGB 0–255."""
-        num_rooms = state.num_rooms
+        num_rooms = len(state)
         shape = (num_rooms, self.frame_size, self.frame_size, 3)
         frames = torch.empty(shape, dtype=torch.uint8, device=self.device)
         for start in range(0, num_rooms, _ROOMS_PER_PASS):
@@ -104,7 +104,7 @@ class PlayroomRenderer:
 
     def _draw(self, state: PlayroomState) -> Float[Tensor, "B H W 3"]:
         canvas = self._floor[state.floor]
-        rooms = torch.arange(state.num_rooms, device=self.device)
+        rooms = torch.arange(len(state), device=self.device)
         colour, shape = state.object_kind // len(SHAPES), state.object_kind % len(SHAPES)
         rgb = self._object_rgb[colour].float()
         for index in range(state.object_kind.shape[1]):

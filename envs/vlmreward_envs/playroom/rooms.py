@@ -4,13 +4,12 @@ Axis letters: ``B`` rooms, ``H W`` pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from vlmreward_envs import counter_rng
+from vlmreward_envs.goal_tasks import GoalTasks
 from vlmreward_envs.playroom.dynamics import (
     PlayroomConfig,
     PlayroomState,
@@ -22,25 +21,8 @@ from vlmreward_envs.playroom.dynamics import (
 from vlmreward_envs.playroom.language import Family, all_goals, parse_goal
 from vlmreward_envs.playroom.rendering import PlayroomRenderer
 
-_GOAL_STREAM = 11
 
-
-@dataclass(frozen=True)
-class RoomsStep:
-    """What one step of every room returns.
-
-    Attributes:
-        env_reward: Ground truth: 1.0 where the goal is true after the step, else 0.0.
-        terminated: The goal is true and rooms end on success.
-        truncated: The time limit is reached.
-    """
-
-    env_reward: Float[Tensor, " B"]
-    terminated: Bool[Tensor, " B"]
-    truncated: Bool[Tensor, " B"]
-
-
-class PlayroomRooms:
+class PlayroomRooms(GoalTasks[PlayroomState]):
     """A batch of Playrooms, each with its own seed, episode count, goal and clock.
 
     A room depends on its own seed and episode number alone: alone, among thousands, and on every
@@ -81,59 +63,21 @@ class PlayroomRooms:
         frame_size: int = 96,
         device: torch.device | str = "cpu",
     ) -> None:
-        for name, value in (("num_rooms", num_rooms), ("max_episode_steps", max_episode_steps)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.num_rooms = num_rooms
-        self.config = config or PlayroomConfig()
-        self.max_episode_steps = max_episode_steps
-        self.terminate_on_success = terminate_on_success
-        self.device = torch.device(device)
         parsed = [parse_goal(goal) for goal in _as_sentences(goals)]
+        super().__init__(
+            num_rooms,
+            [goal.sentence for goal in parsed],
+            max_episode_steps=max_episode_steps,
+            terminate_on_success=terminate_on_success,
+            device=device,
+        )
+        self.config = config or PlayroomConfig()
         if any(len(goal.kinds) > self.config.num_objects for goal in parsed):
             raise ValueError("a goal names two objects but num_objects is 1; raise num_objects")
-        self.goals = tuple(goal.sentence for goal in parsed)
         self._goal_rows = goal_tensor(parsed, self.device)
         self._renderer = PlayroomRenderer(self.config, frame_size, self.device)
-        zeros = torch.zeros(num_rooms, dtype=torch.int64, device=self.device)
-        self._seed, self._episode, self.num_steps = zeros, zeros - 1, zeros
-        self.goal_index = zeros
-        self.state = self._draw_rooms()
-        self.reset(zeros)
-
-    def reset(
-        self, seed: Int64[Tensor, " B"] | None = None, mask: Bool[Tensor, " B"] | None = None
-    ) -> None:
-        """Begin new episodes.
-
-        Args:
-            seed: New seeds, which also set the episode number back to 0; ``None`` goes on to the
-                next episode of each room's stream.
-            mask: Which rooms to reset; all if ``None``.
-        """
-        if mask is None:
-            mask = torch.ones(self.num_rooms, dtype=torch.bool, device=self.device)
-        if seed is None:
-            self._episode = torch.where(mask, self._episode + 1, self._episode)
-        else:
-            self._seed = torch.where(mask, seed.to(self.device), self._seed)
-            self._episode = torch.where(mask, 0, self._episode)
-        episode_seed = counter_rng.fold(counter_rng.fold(self._seed, self._episode), _GOAL_STREAM)
-        drawn = counter_rng.integers(episode_seed, 1, 0, len(self.goals))[:, 0]
-        self.goal_index = torch.where(mask, drawn, self.goal_index)
-        self.state = self._draw_rooms().where(mask, self.state)
-        self.num_steps = torch.where(mask, 0, self.num_steps)
-
-    def step(self, action: Int64[Tensor, " B"]) -> RoomsStep:
-        """Apply one :class:`~vlmreward_envs.playroom.dynamics.Action` to each room."""
-        self.state = step_rooms(self.config, self.state, action)
-        self.num_steps = self.num_steps + 1
-        success = self.success
-        return RoomsStep(
-            env_reward=success.float(),
-            terminated=success & self.terminate_on_success,
-            truncated=self.num_steps >= self.max_episode_steps,
-        )
+        self.state = self._draw()
+        self.reset(self.seed)
 
     @property
     def goal(self) -> Int64[Tensor, "B 3"]:
@@ -149,17 +93,20 @@ class PlayroomRooms:
         """Draw the rooms (or those selected), as uint8 RGB 0–255."""
         return self._renderer(self.state[rooms])
 
-    def _draw_rooms(self) -> PlayroomState:
-        """Draw the room that each seed, episode and goal asks for."""
+    def known(self) -> dict[str, Tensor]:
+        """Return the ``position`` of each person: cell (x, y), y downwards."""
+        return {"position": self.state.position}
+
+    def _draw(self) -> PlayroomState:
         num_kinds = min(2, self.config.num_objects)
         kinds = self.goal[:, 1 : 1 + num_kinds]
-        return reset_rooms(self.config, self._seed, self._episode, kinds)
+        return reset_rooms(self.config, self.seed, self.episode, kinds)
+
+    def _act(self, action: Int64[Tensor, " B"]) -> PlayroomState:
+        return step_rooms(self.config, self.state, action)
 
 
 def _as_sentences(goals: str | Sequence[str] | None) -> Sequence[str]:
     if goals is None:
         return [goal.sentence for goal in all_goals(Family.FIND)]
-    sentences = [goals] if isinstance(goals, str) else goals
-    if not sentences:
-        raise ValueError("got no goals; give at least one sentence, or None for all FIND goals")
-    return sentences
+    return [goals] if isinstance(goals, str) else goals
