@@ -8,6 +8,11 @@ gym.register(
     vector_entry_point="vlmreward_envs.playroom:PlayroomVectorEnv",
 )
 gym.register(
+    id="vlmreward/Launcher-v0",
+    entry_point="vlmreward_envs.launcher:LauncherEnv",
+    vector_entry_point="vlmreward_envs.launcher:LauncherVectorEnv",
+)
+gym.register(
     id="vlmreward/AdversarialBandit-v0",
     entry_point="vlmreward_envs.adversarial_bandit:AdversarialBanditEnv",
     vector_entry_point="vlmreward_envs.adversarial_bandit:AdversarialBanditVectorEnv",

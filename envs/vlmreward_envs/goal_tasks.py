@@ -1,6 +1,6 @@
 """A batch of simulators with goals in words, clocks, and a random stream each.
 
-Axis letters: ``B`` simulators, ``H W`` pixels.
+Axis letters: ``B`` simulators, ``H W`` pixels, ``A`` numbers of an action (or none).
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from vlmreward_envs import counter_rng
@@ -104,8 +104,8 @@ class GoalTasks(ABC, Generic[State]):
         self.state = self._draw().where(mask, self.state)
         self.num_steps = torch.where(mask, 0, self.num_steps)
 
-    def step(self, action: Int64[Tensor, " B"]) -> GoalStep:
-        """Take one action in each simulator."""
+    def step(self, action: Shaped[Tensor, " B *A"]) -> GoalStep:
+        """Take one action in each simulator; what an action is, the simulator says."""
         self.state = self._act(action)
         self.num_steps = self.num_steps + 1
         success = self.success

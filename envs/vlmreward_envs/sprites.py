@@ -55,7 +55,8 @@ def _cup(x: Tensor, y: Tensor) -> Tensor:
     return body | ((handle < 0.25**2) & (handle > 0.12**2) & (x > 0.12))
 
 
-def _star(x: Tensor, y: Tensor) -> Tensor:
+def star(x: Tensor, y: Tensor) -> Tensor:
+    """Five-pointed star."""
     radius = (x**2 + y**2).sqrt()
     sector = math.pi / 5
     angle = torch.remainder(torch.atan2(x, -y) + sector, 2 * sector) - sector
@@ -75,10 +76,10 @@ def _door(x: Tensor, y: Tensor) -> Tensor:
     return leaf & ~knob
 
 
-_SHAPES: tuple[_Predicate, ...] = (_ball, _box, _key, _cup, _star, _cone, _door)
+_SHAPES: tuple[_Predicate, ...] = (_ball, _box, _key, _cup, star, _cone, _door)
 
 
-def _grid(size: int, scale: float, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+def unit_square(size: int, scale: float = 1.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return x and y of the supersamples of a ``size``-pixel cell, in units of the drawn thing."""
     num_samples = size * _SUPERSAMPLING
     line = (torch.arange(num_samples) + 0.5) / num_samples - 0.5
@@ -86,7 +87,8 @@ def _grid(size: int, scale: float, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     return x[None].expand(num_samples, -1), y[:, None].expand(-1, num_samples)
 
 
-def _pixels(samples: Tensor) -> Float[Tensor, "P P"]:
+def pixels(samples: Tensor) -> Float[Tensor, "P P"]:
+    """Average supersamples to pixels."""
     return torch.nn.functional.avg_pool2d(samples.float()[None], _SUPERSAMPLING)[0]
 
 
@@ -104,23 +106,23 @@ def object_sprite(
     Returns:
         Coverage (0 to 1) and shade (0 to 1, the factor of the object's colour).
     """
-    x, y = _grid(size, scale, shift)
+    x, y = unit_square(size, scale, shift)
     body = _SHAPES[shape](x, y)
     outline = body | _SHAPES[shape](x / _OUTLINE, y / _OUTLINE)
-    coverage = _pixels(outline)
-    brightness = _pixels(torch.where(body, 1.0, _OUTLINE_SHADE) * outline)
+    coverage = pixels(outline)
+    brightness = pixels(torch.where(body, 1.0, _OUTLINE_SHADE) * outline)
     return torch.stack((coverage, brightness / coverage.clamp(min=1e-6)))
 
 
 def person_sprite(size: int) -> Float[Tensor, "4 P P"]:
     """Draw the person from above: dark shoulders, a light head. Coverage, then RGB (0 to 255)."""
-    x, y = _grid(size, 0.95)
+    x, y = unit_square(size, 0.95)
     shoulders = (x / 0.5) ** 2 + ((y - 0.06) / 0.36) ** 2 < 1
     head = x**2 + (y + 0.04) ** 2 < 0.27**2
     hair = head & (y < -0.14)
-    coverage = _pixels(shoulders | head)
+    coverage = pixels(shoulders | head)
     colour = torch.zeros(3, *x.shape)
     for part, rgb in ((shoulders, (25, 30, 45)), (head, (240, 195, 160)), (hair, (70, 40, 20))):
         colour = torch.where(part, torch.tensor(rgb).view(3, 1, 1).float(), colour)
-    mean = torch.stack([_pixels(channel * (shoulders | head)) for channel in colour])
+    mean = torch.stack([pixels(channel * (shoulders | head)) for channel in colour])
     return torch.cat((coverage[None], mean / coverage.clamp(min=1e-6)))

@@ -3,6 +3,7 @@
 Run this file as a script to draw them anew.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vlmreward_envs.adversarial_bandit import AdversarialBanditTasks, draw_arm_p
 from vlmreward_envs.dark_room import DARK_ROOM_HARD, DarkRoomTasks
 from vlmreward_envs.grid import Move
 from vlmreward_envs.key_to_door import DarkKeyToDoorTasks
+from vlmreward_envs.launcher import ALL_GOALS, LauncherConfig, LauncherPhones
 from vlmreward_envs.watermaze import WatermazeTasks
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -74,10 +76,28 @@ def watermaze():
     return side_by_side(*frames)
 
 
+def launcher():
+    """A home page, an open folder, an app, a pop-up over it: four phones, three times as large."""
+    phones = LauncherPhones(4, ALL_GOALS, config=LauncherConfig(popup_rate=0.0))
+    phones.reset(torch.tensor([1, 0, 3, 4]))
+    nothing = torch.full((4,), -1)
+    phones.state = replace(
+        phones.state,
+        theme=torch.tensor([2, 0, 1, 4]),
+        light=torch.full((4,), 230),
+        open_folder=nothing.scatter(0, torch.tensor([1]), 0),
+        app=torch.tensor([-1, -1, 5, 20]),
+        popup=torch.tensor([-1, -1, -1, 8]),
+    )
+    large = np.kron(phones.render().numpy(), np.ones((1, 3, 3, 1), np.uint8))
+    return side_by_side(*large)
+
+
 PICTURES = {
     "adversarial_bandit": adversarial_bandit,
     "dark_room": dark_room,
     "key_to_door": key_to_door,
+    "launcher": launcher,
     "watermaze": watermaze,
 }
 

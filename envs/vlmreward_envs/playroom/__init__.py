@@ -1,6 +1,7 @@
 """The Playroom: a room seen from above, goals in words, ground truth for logging."""
 
-from vlmreward_envs.playroom.captions import Description, describe
+from vlmreward_envs.description import Description
+from vlmreward_envs.playroom.captions import describe
 from vlmreward_envs.playroom.dynamics import (
     Action,
     PlayroomConfig,

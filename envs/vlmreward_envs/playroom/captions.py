@@ -1,7 +1,8 @@
 """Describes Playroom states in words: true sentences, and false ones that are nearly true.
 
 This is the training and evaluation text of CLIPs for the Playroom. Every true sentence about the
-grammar's relations is listed, so that "not listed" means "false".
+grammar's relations is listed, so that "not listed" means "false". Near misses differ in the colour,
+in the shape, or in the relation: the wrong object of the room, or holding instead of beside.
 """
 
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmreward_envs.description import Description
 from vlmreward_envs.playroom.dynamics import (
     PlayroomConfig,
     PlayroomState,
@@ -31,20 +33,6 @@ from vlmreward_envs.playroom.language import (
     put_sentence,
     region_sentence,
 )
-
-
-@dataclass(frozen=True)
-class Description:
-    """What can be said of one room.
-
-    Attributes:
-        true: Every true sentence.
-        near_misses: For each true sentence, false ones that differ in the colour, in the shape,
-            or in the relation (the wrong object of the room, or holding instead of beside).
-    """
-
-    true: tuple[str, ...]
-    near_misses: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
