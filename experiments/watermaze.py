@@ -29,14 +29,14 @@ NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1000, 32, 64
 SEARCH = GoalSearchConfig(num_episodes=14, epsilon=0.05, memory=3)
 EXPERT = GoalSearchConfig(num_episodes=20, epsilon=0.05)
 TRAINING = TrainingConfig(
-    num_updates=5000,
+    num_updates=10_000,
     batch_size=32,
     token_mask_rate=0.15,
-    evaluate_every=500,
+    evaluate_every=1000,
     log_every=50,
     precision="bf16",
 )
-SHORTER = replace(TRAINING, num_updates=1200)
+SHORTER = replace(TRAINING, num_updates=1200, evaluate_every=500)
 ENCODER_UPDATES = {"full": 2000, "debug": 10}
 
 
