@@ -16,6 +16,7 @@ from vlmreward_envs.launcher import (
     LauncherPhones,
     LauncherState,
     TouchedPhones,
+    optimal_gestures,
     reset_phones,
     step_phones,
 )
@@ -191,6 +192,43 @@ def test_every_app_of_a_phone_can_be_reached(seed: int, config: LauncherConfig) 
         assert sorted(c - 60 for c in contents if c >= 60) == list(range(config.num_folders))
         assert len(set(outside + inside)) == config.num_apps
         assert int(required[phone]) in outside + inside
+
+
+@pytest.mark.parametrize("config", [QUIET, LauncherConfig(3, 29, 4, popup_rate=0.0)])
+def test_the_oracle_turns_pages_opens_the_folder_and_taps(config: LauncherConfig) -> None:
+    phones = LauncherPhones(120, ALL_GOALS, config=config)
+    phones.reset(torch.arange(120))
+    inside = (phones.state.folders == phones.goal[:, None, None]).any(dim=2)
+    wanted = torch.where(inside.any(dim=1), FOLDER + inside.int().argmax(dim=1), phones.goal)
+    page = (phones.state.places == wanted[:, None]).int().argmax(dim=1) // 9
+    steps = torch.zeros(120, dtype=torch.int64)
+    for _ in range(8):
+        steps += ~phones.success
+        phones.step(optimal_gestures(phones.state, phones.goal))
+    assert phones.success.all()
+    assert torch.equal(steps, page + inside.any(dim=1).long() + 1)
+
+
+def test_the_oracle_gets_past_popups() -> None:
+    phones = LauncherPhones(120, ALL_GOALS, config=LauncherConfig(popup_rate=0.1))
+    phones.reset(torch.arange(120))
+    for _ in range(30):
+        phones.step(optimal_gestures(phones.state, phones.goal))
+    assert phones.success.all()
+
+
+def test_the_oracle_leaves_other_apps_and_folders() -> None:
+    phone = a_phone({0: FOLDER, 4: MAIL, 5: MAPS})
+    mail = torch.tensor([MAIL])
+    for lost in (
+        replace(phone, app=torch.tensor([MAPS])),
+        replace(phone, open_folder=torch.tensor([0])),
+    ):
+        assert optimal_gestures(lost, mail).tolist() == [int(Gesture.SWIPE_UP)]
+    radio = torch.tensor([RADIO])
+    opened = replace(phone, open_folder=torch.tensor([0]))
+    assert optimal_gestures(opened, radio).tolist() == [int(Gesture.TAP_MIDDLE_CENTRE)]
+    assert optimal_gestures(phone, radio).tolist() == [int(Gesture.TAP_TOP_LEFT)]
 
 
 def test_a_phone_is_the_same_alone_and_among_others() -> None:

@@ -1,10 +1,12 @@
-"""A small convolutional image tower for in-domain CLIPs, known to timm and so to open_clip.
+"""Small convolutional image towers for in-domain CLIPs, known to timm and so to open_clip.
 
-Importing this module registers ``patch_convnet`` with timm: an open_clip configuration can then
-name it as its ``timm_model_name``.
+Importing this module registers ``patch_convnet``, and smaller and larger ones, with timm: an
+open_clip configuration can then name them as its ``timm_model_name``.
 
 Axis letters: ``B`` batch, ``H W`` pixels, ``D`` width of the output.
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -12,7 +14,14 @@ from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-_WIDTHS = (32, 64, 64, 96, 256)
+PATCH_CONVNETS = {
+    "patch_convnet_xs": (4, 8, 8, 12, 24),
+    "patch_convnet_s": (8, 16, 16, 24, 64),
+    "patch_convnet_m": (16, 32, 32, 48, 128),
+    "patch_convnet": (32, 64, 64, 96, 256),
+    "patch_convnet_xl": (48, 96, 96, 144, 384),
+}
+"""Channels of the five layers, by the name that timm and open_clip know."""
 
 
 class PatchConvNet(nn.Module):
@@ -37,16 +46,24 @@ class PatchConvNet(nn.Module):
         num_classes: D.
         in_chans: Image channels.
         global_pool: Only ``"catavgmax"``, as timm names it.
+        widths: Channels of the five layers; the table's, if left out.
 
     Raises:
         ValueError: Another pooling.
     """
 
-    def __init__(self, num_classes: int, in_chans: int = 3, global_pool: str = "catavgmax") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_chans: int = 3,
+        global_pool: str = "catavgmax",
+        *,
+        widths: tuple[int, int, int, int, int] = PATCH_CONVNETS["patch_convnet"],
+    ) -> None:
         super().__init__()
         if global_pool != "catavgmax":
             raise ValueError(f"patch_convnet pools by 'catavgmax', got {global_pool!r}")
-        stem, first, second, third, last = _WIDTHS
+        stem, first, second, third, last = widths
         self.num_features = 2 * last
         self.layers = nn.Sequential(
             _ConvNorm(in_chans, stem, kernel_size=8, stride=4, padding=2),
@@ -94,22 +111,26 @@ class _ConvNorm(nn.Module):
         return functional.relu(convolved, inplace=True)
 
 
-@register_model
-def patch_convnet(
-    *,
-    pretrained: bool = False,
-    pretrained_cfg: object = None,
-    pretrained_cfg_overlay: object = None,
-    cache_dir: object = None,
-    num_classes: int = 128,
-    in_chans: int = 3,
-    global_pool: str = "catavgmax",
-) -> PatchConvNet:
-    """Build the tower: timm's entry point, which timm always hands its three download settings.
+def _entry_point(name: str) -> Callable[..., PatchConvNet]:
+    """Make the function by which timm builds a tower; timm always hands it download settings."""
 
-    Raises:
-        ValueError: Pretrained weights are asked for; none exist apart from a whole encoder's.
-    """
-    if pretrained:
-        raise ValueError("patch_convnet has no pretrained weights of its own; load an encoder")
-    return PatchConvNet(num_classes, in_chans, global_pool)
+    def build(
+        *,
+        pretrained: bool = False,
+        pretrained_cfg: object = None,
+        pretrained_cfg_overlay: object = None,
+        cache_dir: object = None,
+        num_classes: int = 128,
+        in_chans: int = 3,
+        global_pool: str = "catavgmax",
+    ) -> PatchConvNet:
+        if pretrained:
+            raise ValueError(f"{name} has no pretrained weights of its own; load an encoder")
+        return PatchConvNet(num_classes, in_chans, global_pool, widths=PATCH_CONVNETS[name])
+
+    build.__name__ = name
+    return build
+
+
+for _name in PATCH_CONVNETS:
+    register_model(_entry_point(_name))

@@ -12,6 +12,7 @@ from vlmreward_envs.launcher.dynamics import (
 from vlmreward_envs.launcher.env import LauncherEnv
 from vlmreward_envs.launcher.gestures import Gesture
 from vlmreward_envs.launcher.language import ALL_GOALS, COMMON_GOALS, parse_goal
+from vlmreward_envs.launcher.oracle import optimal_gestures
 from vlmreward_envs.launcher.phones import LauncherPhones, TouchedPhones
 from vlmreward_envs.launcher.rendering import LauncherRenderer
 from vlmreward_envs.launcher.vector_env import LauncherVectorEnv
@@ -34,6 +35,7 @@ __all__ = [
     "TouchedPhones",
     "describe",
     "look_alikes",
+    "optimal_gestures",
     "parse_goal",
     "reset_phones",
     "step_phones",
