@@ -21,6 +21,16 @@ from vlmreward_envs.launcher.language import ALL_GOALS, COMMON_GOALS, parse_goal
 from vlmreward_envs.launcher.rendering import LauncherRenderer
 
 
+def step_gesture(
+    config: LauncherConfig, state: LauncherState, gesture: Int64[Tensor, " B"]
+) -> LauncherState:
+    """Make one :class:`~vlmreward_envs.launcher.gestures.Gesture` on every phone."""
+    for action_type, position in zip(TOUCHES, positions(gesture), strict=True):
+        types = torch.full_like(gesture, int(action_type))
+        state = step_phones(config, state, types, position)
+    return state
+
+
 class LauncherPhones(GoalTasks[LauncherState]):
     """A batch of phones, each with its own seed, episode count, goal and clock.
 
@@ -98,11 +108,7 @@ class LauncherPhones(GoalTasks[LauncherState]):
         return reset_phones(self.config, self.seed, self.episode, self.goal)
 
     def _act(self, action: Int64[Tensor, " B"]) -> LauncherState:
-        state = self.state
-        for action_type, position in zip(TOUCHES, positions(action), strict=True):
-            types = torch.full_like(action, int(action_type))
-            state = step_phones(self.config, state, types, position)
-        return state
+        return step_gesture(self.config, self.state, action)
 
 
 class TouchedPhones(LauncherPhones):

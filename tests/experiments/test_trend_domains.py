@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+
+import trend_domains
+from trend_domains import EPISODE_LENGTH, Domain, EitherCaptions, domains
+from vlmreward_envs.launcher import LauncherState
+from vlmreward_envs.playroom import PlayroomState, goal_reached, parse_goal
+from vlmreward_envs.playroom.dynamics import goal_tensor
+
+PLAYROOM, LAUNCHER = domains()
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, renderer: str) -> list[PlayroomState | LauncherState]:
+    """Keep every state that is drawn."""
+    states: list[PlayroomState | LauncherState] = []
+    draw = getattr(trend_domains, renderer).__call__
+
+    def watched(self: object, state: PlayroomState | LauncherState) -> torch.Tensor:
+        states.append(state)
+        return draw(self, state)
+
+    monkeypatch.setattr(getattr(trend_domains, renderer), "__call__", watched)
+    return states
+
+
+def test_playroom_labels_are_the_ground_truth_of_each_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = watch(monkeypatch, "PlayroomRenderer")
+    labels = PLAYROOM.draw(16, np.random.default_rng(0)).labels.reshape(16, EPISODE_LENGTH, -1)
+    for time, state in enumerate(states):
+        for index, goal in enumerate(PLAYROOM.goals):
+            row = goal_tensor([parse_goal(goal.prompts[0])], torch.device("cpu")).expand(16, -1)
+            assert np.array_equal(labels[:, time, index], goal_reached(state, row).numpy())
+
+
+def test_launcher_labels_are_the_foreground_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = watch(monkeypatch, "LauncherRenderer")
+    labels = LAUNCHER.draw(16, np.random.default_rng(0)).labels.reshape(16, EPISODE_LENGTH, -1)
+    for time, state in enumerate(states):
+        assert np.array_equal(labels[:, time].sum(axis=1), (state.app >= 0).numpy())
+        for phone in range(16):
+            if state.app[phone] >= 0:
+                assert labels[phone, time, state.app[phone]]
+
+
+@pytest.mark.parametrize("domain", [PLAYROOM, LAUNCHER], ids=lambda domain: domain.name)
+def test_trajectories_repeat_themselves_and_show_every_kind_of_goal(domain: Domain) -> None:
+    first, second = (domain.draw(64, np.random.default_rng(1)) for _ in range(2))
+    assert np.array_equal(first.frames, second.frames)
+    assert first.frames.shape == (64 * EPISODE_LENGTH, 96, 96, 3)
+    assert first.labels.shape == (64 * EPISODE_LENGTH, len(domain.goals))
+    assert len(domain.is_held_out) == len(domain.goals)
+    assert domain.is_held_out.sum() == 12
+    assert first.labels[:, domain.is_held_out].any()
+
+
+def test_each_batch_is_of_one_domain() -> None:
+    source = EitherCaptions(PLAYROOM.captions, LAUNCHER.captions)
+    seen = set()
+    for seed in range(8):
+        captions = source(4, np.random.default_rng(seed)).captions
+        about_persons = {any("person" in text for text in texts) for texts in captions}
+        assert len(about_persons) == 1
+        seen |= about_persons
+    assert seen == {True, False}
