@@ -1,0 +1,216 @@
+"""Train a family of CLIPs that differ in the size of their image tower alone.
+
+    python experiments/encoder_family.py
+
+Five image towers, the largest with 115 times the parameters of the smallest, each with a text tower
+of its own, on Playroom and Launcher together: the same frames, schedule and rule (the last weights
+count) for all. Goes on where it was killed. Ends with a model card, ``<size>.json`` beside its
+weights, for each size under ``runs/encoder_family/``.
+"""
+
+import copy
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from trend_domains import Domain, EitherCaptions, domains
+from trend_scores import (
+    FALSE_POSITIVE_RATE,
+    accuracy,
+    calibrated_threshold,
+    embed,
+    goal_scores,
+    mean_average_precision,
+    reward_model_of,
+)
+from vlmreward import load_encoder
+from vlmreward.encoders import OpenCLIPEncoder, build_tokenizer, save_encoder
+from vlmreward.pretraining import PretrainConfig, pretrain
+
+CALIBRATION_SEED, TEST_SEED, PROGRESS_SEED = 2_000_001, 2_000_002, 2_000_003
+"""Of labelled trajectories, none of which is trained on."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A member of the family.
+
+    Attributes:
+        tower: Name of the image tower; see `vlmreward.encoders.towers`.
+        embed_dim: Width of the embedding.
+    """
+
+    tower: str
+    embed_dim: int
+
+
+SIZES = {
+    "xs": Size("patch_convnet_xs", 32),
+    "s": Size("patch_convnet_s", 64),
+    "m": Size("patch_convnet_m", 128),
+    "l": Size("patch_convnet", 256),
+    "xl": Size("patch_convnet_xl", 256),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much of everything.
+
+    Attributes:
+        num_steps: Gradient steps of 128 frames.
+        num_episodes: Labelled trajectories of each domain, to calibrate on and to test on.
+        evaluation_interval: Gradient steps between looks at the average precision.
+    """
+
+    num_steps: int
+    num_episodes: int
+    evaluation_interval: int
+
+
+PRESETS = {"full": Preset(5000, 1024, 500), "debug": Preset(2, 64, 1)}
+
+
+@dataclass(frozen=True)
+class FamilyOptions:
+    """Options of the command line.
+
+    Attributes:
+        sizes: Which members.
+        preset: ``debug`` runs through everything in little time.
+        seed: Of the weights and of every batch.
+        run_name: Folder under ``runs/``.
+        num_threads: Of torch; another number gives other rounding, so other bytes.
+    """
+
+    sizes: tuple[str, ...] = tuple(SIZES)
+    preset: Literal["full", "debug"] = "full"
+    seed: int = 0
+    run_name: str = "encoder_family"
+    num_threads: int = 1
+
+
+def main(options: FamilyOptions) -> list[Path]:
+    """Train, calibrate, measure and save each size, and return the cards.
+
+    Raises:
+        ValueError: A size that there is not.
+    """
+    if unknown := set(options.sizes) - set(SIZES):
+        raise ValueError(f"got sizes {sorted(unknown)}, expected some of {list(SIZES)}")
+    torch.set_num_threads(options.num_threads)
+    run_dir = Path("runs") / options.run_name
+    return [train(name, options, run_dir) for name in options.sizes]
+
+
+def train(name: str, options: FamilyOptions, run_dir: Path) -> Path:
+    """Train one size, unless its card says that it is done, and return the card."""
+    preset, both = PRESETS[options.preset], domains()
+    card = run_dir / f"{name}.json"
+    if card.exists():
+        return card
+    config = PretrainConfig(
+        num_steps=preset.num_steps,
+        batch_size=128,
+        captions_per_frame=6,
+        near_misses_per_caption=2,
+        learning_rate=3e-3,
+        warmup_steps=min(200, preset.num_steps),
+        seed=options.seed,
+        checkpoint_interval=100,
+        evaluation_interval=preset.evaluation_interval,
+    )
+    model_cfg = model_config(SIZES[name])
+    progress = {
+        domain.name: domain.draw(preset.num_episodes // 8, np.random.default_rng(PROGRESS_SEED))
+        for domain in both
+    }
+
+    def evaluate(model: torch.nn.Module) -> dict[str, float]:
+        encoder = OpenCLIPEncoder(
+            copy.deepcopy(model), build_tokenizer(model_cfg), name="in training"
+        )
+        found = {}
+        for domain in both:
+            labelled = progress[domain.name]
+            scores = goal_scores(reward_model_of(encoder, domain), embed(encoder, labelled.frames))
+            for group, goals in _groups(domain).items():
+                value = mean_average_precision(labelled.labels, scores, goals)
+                found[f"ap_{domain.name}_{group}"] = value
+        return found
+
+    source = EitherCaptions(*(domain.captions for domain in both))
+    model = pretrain(model_cfg, source, config, run_dir / name, evaluate=evaluate)
+    # Calibrate and measure the half-precision weights that are saved, not the ones just trained.
+    unmeasured = save_encoder(model, model_cfg, run_dir / name / "unmeasured")
+    encoder = load_encoder(str(unmeasured), device="cpu")
+    training = {
+        "command": shlex.join(["python", *sys.argv]),
+        "seed": options.seed,
+        "num_frames": preset.num_steps * config.batch_size,
+        "num_threads": options.num_threads,
+        "torch": torch.__version__,
+        "image_tower_parameters": sum(p.numel() for p in encoder.model.visual.parameters()),
+        "calibrated_false_positive_rate": FALSE_POSITIVE_RATE,
+        "domains": {domain.name: measure(encoder, domain, preset) for domain in both},
+    }
+    return save_encoder(model, model_cfg, run_dir / name, training=training)
+
+
+def model_config(size: Size) -> dict[str, Any]:
+    """Return the open_clip configuration of a member."""
+    return {
+        "embed_dim": size.embed_dim,
+        "init_logit_scale": 3.0,
+        "vision_cfg": {
+            "timm_model_name": size.tower,
+            "timm_model_pretrained": False,
+            "timm_pool": "catavgmax",
+            "timm_proj": "",
+            "image_size": 96,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 64,
+            "heads": 4,
+            "layers": 2,
+        },
+    }
+
+
+def measure(encoder: OpenCLIPEncoder, domain: Domain, preset: Preset) -> dict[str, Any]:
+    """Calibrate a threshold on some trajectories and measure rewards on others."""
+    reward_model = reward_model_of(encoder, domain)
+    calibration, test = (
+        domain.draw(preset.num_episodes, np.random.default_rng(seed))
+        for seed in (CALIBRATION_SEED, TEST_SEED)
+    )
+    calibration_scores = goal_scores(reward_model, embed(encoder, calibration.frames))
+    threshold = calibrated_threshold(calibration.labels, calibration_scores)
+    scores = goal_scores(reward_model, embed(encoder, test.frames))
+    measured = {
+        group: accuracy(test, scores, goals, threshold).to_dict()
+        for group, goals in _groups(domain).items()
+    }
+    return {
+        "threshold": threshold,
+        **{
+            group: {name: value for name, value in of_group.items() if name != "per_goal"}
+            for group, of_group in measured.items()
+        },
+    }
+
+
+def _groups(domain: Domain) -> dict[str, np.ndarray]:
+    return {"named": ~domain.is_held_out, "held_out": domain.is_held_out}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(FamilyOptions))
