@@ -3,7 +3,7 @@
 Axis letters: ``M`` frames, ``G`` goals, ``H W`` pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,12 @@ from vlmreward_envs.playroom import (
     step_rooms,
 )
 from vlmreward_envs.playroom.dynamics import next_to_person
-from vlmreward_envs.playroom.language import NUM_OBJECT_KINDS
+from vlmreward_envs.playroom.language import (
+    HOLDING_NOTHING,
+    NUM_OBJECT_KINDS,
+    find_sentence,
+    lift_sentence,
+)
 
 EPISODE_LENGTH = 16
 _RANDOM_GESTURES = 0.3
@@ -82,6 +87,53 @@ class EitherCaptions:
     def __call__(self, num_frames: int, rng: np.random.Generator) -> CaptionedFrames:
         """Draw a batch; see :class:`vlmreward.pretraining.CaptionSource`."""
         return self._sources[rng.integers(len(self._sources))](num_frames, rng)
+
+
+class PlayroomVerbs:
+    """Playroom's captions, and "pick up the red ball" of who holds it or stands beside it.
+
+    As with the Launcher's "Open", a verb is said of what has been done and of what is to be done.
+    Only persons whose hands are empty can pick up what they stand beside.
+    """
+
+    def __init__(self) -> None:
+        self._captions = PlayroomCaptions()
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> CaptionedFrames:
+        """Draw a batch; see :class:`vlmreward.pretraining.CaptionSource`."""
+        batch = self._captions(num_frames, rng)
+        said = [
+            _say_verbs(list(true), list(wrong))
+            for true, wrong in zip(batch.captions, batch.near_misses, strict=True)
+        ]
+        return CaptionedFrames(
+            batch.frames, [true for true, _ in said], [wrong for _, wrong in said]
+        )
+
+
+def verb_sentence(sentence: str) -> str | None:
+    """Return what tells to lift the object that a FIND or LIFT sentence is about, if it is one."""
+    for beginning in (find_sentence(""), lift_sentence("")):
+        if sentence.startswith(beginning):
+            return f"pick up the {sentence.removeprefix(beginning)}"
+    return None
+
+
+def _say_verbs(
+    true: list[str], wrong: list[Sequence[str]]
+) -> tuple[list[str], list[Sequence[str]]]:
+    can_lift = HOLDING_NOTHING in true
+    found = {
+        verb: misses
+        for sentence, misses in zip(true, wrong, strict=True)
+        if (verb := verb_sentence(sentence))
+        and (can_lift or sentence.startswith(lift_sentence("")))
+    }
+    for verb, misses in found.items():
+        rivals = {verb_sentence(miss) for miss in misses} - {None, *found}
+        true.append(verb)
+        wrong.append(tuple(sorted(str(rival) for rival in rivals)))
+    return true, wrong
 
 
 def draw_playroom(num_episodes: int, rng: np.random.Generator) -> LabelledFrames:
@@ -144,7 +196,7 @@ def domains() -> tuple[Domain, Domain]:
     playroom = Domain(
         "playroom",
         "Playroom",
-        PlayroomCaptions(),
+        PlayroomVerbs(),
         (*family_goals(Family.FIND, rng), *family_goals(Family.LIFT, rng)),
         np.tile(kinds, 2),
         draw_playroom,

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 import trend_domains
-from trend_domains import EPISODE_LENGTH, Domain, EitherCaptions, domains
+from playroom_domain import HELD_OUT_NAMES
+from trend_domains import EPISODE_LENGTH, Domain, EitherCaptions, domains, verb_sentence
 from vlmreward_envs.launcher import LauncherState
 from vlmreward_envs.playroom import PlayroomState, goal_reached, parse_goal
 from vlmreward_envs.playroom.dynamics import goal_tensor
@@ -63,3 +64,22 @@ def test_each_batch_is_of_one_domain() -> None:
         assert len(about_persons) == 1
         seen |= about_persons
     assert seen == {True, False}
+
+
+def test_verbs_are_said_of_what_is_held_and_of_what_can_be_lifted() -> None:
+    batch = PLAYROOM.captions(256, np.random.default_rng(0))
+    kinds = {"held": 0, "beside": 0, "full hands": 0}
+    for true, misses in zip(batch.captions, batch.near_misses, strict=True):
+        held = {s for s in true if s.startswith("the person is holding the ")}
+        beside = {s for s in true if s.startswith("the person is next to the ")}
+        expected = {verb_sentence(s) for s in (held or beside)}
+        assert {s for s in true if s.startswith("pick up")} == expected
+        wrong = {s for group in misses for s in group}
+        assert not wrong & set(true)
+        assert not any(name in s for s in (*wrong, *true) for name in HELD_OUT_NAMES)
+        kinds["held"] += bool(held)
+        kinds["beside"] += bool(beside and not held)
+        kinds["full hands"] += bool(beside and held)
+    assert min(kinds.values()) > 3
+    assert verb_sentence("the person is holding nothing") is None
+    assert verb_sentence("the person is next to the red ball") == "pick up the red ball"
