@@ -1,0 +1,69 @@
+"""Many independent jobs, each in a process of its own, on this machine or on a Ray cluster."""
+
+import importlib
+import multiprocessing
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from typing import Any, Literal
+
+from rich.progress import Progress
+
+Job = Callable[[], object]
+"""Something that can be pickled and that keeps what it found in a file."""
+Backend = Literal["processes", "ray"]
+_ATTEMPTS = 2
+
+
+def run_jobs(
+    jobs: Mapping[str, Job], *, num_workers: int = 1, backend: Backend = "processes"
+) -> dict[str, str]:
+    """Run jobs side by side; one that fails, or whose process dies, is tried once more.
+
+    The others go on. With Ray, as many run at once as the cluster has cores.
+
+    Args:
+        jobs: What to run, by name.
+        num_workers: Processes at a time, on this machine.
+        backend: ``ray`` needs the package of that name.
+
+    Returns:
+        What was wrong with the jobs that failed twice, by name.
+    """
+    started = _on_ray if backend == "ray" else _in_processes
+    failed: dict[str, str] = {}
+    with Progress() as progress, ThreadPoolExecutor(max(1, num_workers)) as threads:
+        bar = progress.add_task("jobs", total=len(jobs))
+        futures = started(jobs, threads)
+        for future in as_completed(futures):
+            if (error := future.exception()) is not None:
+                failed[futures[future]] = f"{type(error).__name__}: {error}"
+            progress.advance(bar)
+    return {name: failed[name] for name in jobs if name in failed}
+
+
+def _in_processes(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[None], str]:
+    return {threads.submit(_try_in_process, job): name for name, job in jobs.items()}
+
+
+def _try_in_process(job: Job) -> None:
+    """Run a job in a new process, and once more where that fails."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            try:
+                process.submit(job).result()
+                return
+            except Exception:
+                if attempt == _ATTEMPTS:
+                    raise
+
+
+def _on_ray(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[Any], str]:
+    ray = importlib.import_module("ray")  # an extra
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1, retry_exceptions=True)
+    return {remote(_call).remote(job).future(): name for name, job in jobs.items()}
+
+
+def _call(job: Job) -> None:
+    job()

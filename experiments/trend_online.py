@@ -1,0 +1,180 @@
+"""The online part of the scaling trend: goal-conditioned agents trained on one reward.
+
+Axis letters: ``K`` points of a curve, ``G`` goals.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from algdistill.sources import ActorCritic, ActorCriticConfig
+from run_folder import Arrays
+from trend_domains import Domain
+from trend_tasks import ScoredTasks, launcher_tasks, playroom_tasks
+from vlmreward import Goal, ImageTextEncoder, RewardModel, SoftmaxHead, ThresholdHead
+
+NUM_TASKS = 64
+_EVALUATION_TASKS = 256
+_EVALUATION_SEED = 5_000_000
+_SEEDS_APART = 10_000
+
+
+class MakeTasks(Protocol):
+    """Makes a domain's tasks."""
+
+    def __call__(
+        self,
+        num_tasks: int,
+        goals: list[str],
+        seed: int,
+        reward_model: RewardModel | None = None,
+        *,
+        ends_when_paid: bool = True,
+    ) -> ScoredTasks:
+        """Return tasks, each with one of the goals in each episode."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnlineDomain:
+    """What agents are trained to do in a domain.
+
+    Attributes:
+        make_tasks: Makes its tasks.
+        train_goals: Goals that they learn.
+        test_goals: Held-out goals.
+    """
+
+    make_tasks: MakeTasks
+    train_goals: tuple[Goal, ...]
+    test_goals: tuple[Goal, ...]
+
+
+def online_domain(domain: Domain) -> OnlineDomain:
+    """Return what agents learn: to lift things, and to open apps."""
+    make: dict[str, MakeTasks] = {"playroom": playroom_tasks, "launcher": launcher_tasks}
+    chosen = [
+        (goal, held_out)
+        for goal, held_out in zip(domain.goals, domain.is_held_out, strict=True)
+        if domain.name == "launcher" or "holding" in goal.prompts[0]
+    ]
+    return OnlineDomain(
+        make[domain.name],
+        tuple(goal for goal, held_out in chosen if not held_out),
+        tuple(goal for goal, held_out in chosen if held_out),
+    )
+
+
+def rewards(encoder: ImageTextEncoder, goals: tuple[Goal, ...], threshold: float) -> RewardModel:
+    """Return Baumli et al.'s reward: 1 where the goal's probability exceeds the threshold."""
+    head = ThresholdHead(SoftmaxHead(1 / encoder.logit_scale), threshold)
+    return RewardModel(encoder, goals, head)
+
+
+def train_agent(
+    domain: OnlineDomain,
+    encoder: ImageTextEncoder | None,
+    threshold: float,
+    *,
+    num_steps: int,
+    num_points: int,
+    seed: int,
+) -> Arrays:
+    """Train an agent on an encoder's reward, or on the ground truth where there is no encoder.
+
+    Returns:
+        ``steps``, ``vlm_return`` and ``env_return`` of training episodes ``[K]``: the share that
+        the reward paid and that reached the goal; ``test_success`` and ``train_success`` ``[K]``:
+        of held-out goals and of those trained on, by the ground truth, in episodes that go on to
+        their limit; at the end also ``test_paid``, the share of held-out episodes that the reward
+        pays.
+    """
+    reward_model = encoder and rewards(encoder, domain.train_goals, threshold)
+    sentences = [goal.prompts[0] for goal in domain.train_goals]
+    tasks = domain.make_tasks(NUM_TASKS, sentences, seed * _SEEDS_APART, reward_model)
+    config = ActorCriticConfig(
+        num_episodes=-(-num_steps // (NUM_TASKS * tasks.episode_length)),
+        num_actors=NUM_TASKS,
+        hidden_size=128,
+        num_layers=2,
+        rollout_length=16,
+        num_epochs=6,
+        num_minibatches=4,
+        learning_rate=1e-3,
+        discount=0.95,
+        gae_lambda=0.9,
+        entropy_coefficient=0.01,
+    )
+    learner = ActorCritic(tasks, config, seed * _SEEDS_APART + tasks.task_ids)
+    total = config.num_episodes * tasks.episode_length
+    ends = np.linspace(0, total, num_points + 1).round().astype(int)[1:] - 1
+    log, curves = _EpisodeLog(NUM_TASKS), []
+    for step, (_, _, result) in enumerate(learner.steps()):
+        log.add(result.reward, result.env_reward, result.terminated | result.truncated)
+        if step in ends:
+            test = evaluate(domain, learner, domain.test_goals)
+            train = evaluate(domain, learner, domain.train_goals)
+            curves.append(((step + 1) * NUM_TASKS, *log.take(), test, train))
+    columns = ("steps", "vlm_return", "env_return", "test_success", "train_success")
+    found = dict(zip(columns, np.array(curves).T, strict=True))
+    if encoder is not None:
+        paid = rewards(encoder, domain.test_goals, threshold)
+        found["test_paid"] = np.array(evaluate(domain, learner, domain.test_goals, paid))
+    return found
+
+
+def evaluate(
+    domain: OnlineDomain,
+    learner: ActorCritic,
+    goals: tuple[Goal, ...],
+    reward_model: RewardModel | None = None,
+) -> float:
+    """Return the share of episodes that are paid at any of their steps, by the truth or a reward.
+
+    The policy's actions are drawn; episodes go on to their limit.
+    """
+    sentences = [goal.prompts[0] for goal in goals]
+    tasks = domain.make_tasks(
+        _EVALUATION_TASKS, sentences, _EVALUATION_SEED, reward_model, ends_when_paid=False
+    )
+    generator = torch.Generator().manual_seed(0)
+    obs = tasks.reset()
+    reached = torch.zeros(_EVALUATION_TASKS, dtype=torch.bool)
+    for _ in range(tasks.episode_length):
+        actions = _draw_actions(learner, obs, generator)
+        result = tasks.step(actions)
+        obs = result.obs
+        reached |= result.reward > 0
+    return float(reached.float().mean())
+
+
+@torch.no_grad()
+def _draw_actions(
+    learner: ActorCritic, obs: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw from the policy in tasks that the learner does not train in."""
+    logits = learner.network(obs[None])[0, :, :-1]  # the last output is the value
+    return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+
+
+class _EpisodeLog:
+    """Counts the episodes in which there was a reward, and in which the truth was reached."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self._seen = torch.zeros(2, num_tasks, dtype=torch.bool)
+        self._counts = torch.zeros(3)
+
+    def add(self, reward: torch.Tensor, env_reward: torch.Tensor, ended: torch.Tensor) -> None:
+        """Count one step of all tasks."""
+        self._seen |= torch.stack([reward > 0, env_reward > 0])
+        finished = self._seen[:, ended]
+        self._counts += torch.tensor([*finished.sum(dim=1).tolist(), int(ended.sum())])
+        self._seen &= ~ended
+
+    def take(self) -> tuple[float, float]:
+        """Return both shares since they were last taken."""
+        paid, reached, episodes = self._counts.tolist()
+        self._counts.zero_()
+        return paid / max(1.0, episodes), reached / max(1.0, episodes)
