@@ -1,0 +1,214 @@
+"""Larger VLM, more accurate reward, more capable agent (Baumli et al. 2023), at one's own scale.
+
+    python experiments/encoder_family.py
+    python experiments/scaling_trend.py
+
+For each model: how accurate its reward is on fixed, labelled trajectories of Playroom and Launcher,
+and what agents can do that were trained on it alone, by the ground truth of goals that they were
+not trained on. ``--models`` takes sizes of the family, model cards (``.json``), and open_clip's
+models with a tag or a checkpoint: ``ViT-B-32:laion2b_s34b_b79k``, ``ViT-B-32:weights.safetensors``.
+
+Each job keeps its result in a file; a run that was killed goes on where it was. A job that fails is
+tried once more; what fails twice is named in the end, and the summary waits for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+
+from encoder_family import SIZES
+from jobs import Backend, Job, run_jobs
+from run_folder import Arrays, RunFolder, write_atomically, write_json
+from trend_domains import domains
+from trend_figures import two_panels
+from trend_offline import draw_labelled, measure_offline
+from trend_online import online_domain, train_agent
+from trend_summary import Results, summarise
+from vlmreward import load_encoder
+from vlmreward.encoders import OpenCLIPEncoder
+
+TRUTH = "true reward"
+"""What stands for a model where the ground truth pays."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much of everything.
+
+    Attributes:
+        num_episodes: Labelled trajectories of each domain, to calibrate on and to test on.
+        num_steps: Environment steps of each agent.
+        num_points: Of each learning curve.
+    """
+
+    num_episodes: int
+    num_steps: int
+    num_points: int
+
+
+PRESETS = {
+    "full": Preset(1024, 100_000, 10),
+    "quick": Preset(256, 40_000, 4),
+    "debug": Preset(64, 2_000, 2),
+}
+
+
+@dataclass(frozen=True)
+class TrendOptions:
+    """Options of the command line.
+
+    Attributes:
+        models: What to compare, from small to large.
+        seeds: Agents trained on each reward, in each domain.
+        preset: ``quick`` takes a quarter of an hour, ``debug`` runs through everything.
+        workers: Jobs at a time, on this machine.
+        backend: Run jobs in processes of this machine, or on a Ray cluster.
+        family: Folder of the family's model cards.
+        run_name: Folder under ``runs/``.
+    """
+
+    models: tuple[str, ...] = tuple(SIZES)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    preset: Literal["full", "quick", "debug"] = "full"
+    workers: int = 2
+    backend: Backend = "processes"
+    family: Path = Path("runs/encoder_family")
+    run_name: str = "scaling_trend"
+
+
+def main(options: TrendOptions) -> Path:
+    """Run what is not yet done, write ``summary.json`` and the figure, and return the folder.
+
+    Raises:
+        ValueError: If a model is unknown, or the folder belongs to other settings.
+        RuntimeError: If jobs failed twice.
+    """
+    for model in options.models:
+        load_model(model, options.family)  # before anything is computed
+    preset = PRESETS[options.preset]
+    run = RunFolder(Path("runs") / options.run_name, preset)
+    offline = {
+        f"offline {model}": partial(run_offline, run, model, options.family)
+        for model in options.models
+    }
+    _run(offline, options)
+    online: dict[str, Job] = {
+        f"{domain.name} {model} {seed}": partial(
+            run_online, run, domain.name, model, options.family, seed
+        )
+        for seed in options.seeds
+        for domain in domains()
+        for model in (*options.models, TRUTH)
+    }
+    _run(online, options)
+    summary = summarise(run, collect(run, options))
+    write_json(run.path / "summary.json", summary)
+    write_atomically(run.path / "scaling_trend.png", two_panels(summary))
+    print(run.path / "scaling_trend.png")
+    return run.path
+
+
+def _run(jobs: Mapping[str, Job], options: TrendOptions) -> None:
+    failed = run_jobs(jobs, num_workers=options.workers, backend=options.backend)
+    if failed:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise RuntimeError(
+            f"{len(failed)} of {len(jobs)} jobs failed twice; the others are kept, so run this "
+            f"again once it is put right:\n{reasons}"
+        )
+
+
+def load_model(model: str, family: Path) -> OpenCLIPEncoder:
+    """Load a model by what ``--models`` calls it.
+
+    Raises:
+        ValueError: If it is unknown; the nearest names are given.
+        CheckpointError: If its weights cannot be read or are another model's.
+    """
+    if model in SIZES:
+        card = family / f"{model}.json"
+        if not card.exists():
+            raise ValueError(
+                f"got model {model!r}, whose card {card} is not there: train it with "
+                f"`python experiments/encoder_family.py --sizes {model}`"
+            )
+        return load_encoder(str(card), device="cpu")
+    name, _, weights = model.partition(":")
+    if not weights:
+        return load_encoder(name)
+    if Path(weights).is_file():
+        return load_encoder(name, checkpoint=weights)
+    return load_encoder(name, pretrained=weights)
+
+
+def file_name(model: str) -> str:
+    """Return what a model's files are called."""
+    return model.replace("/", "_").replace(":", "_").replace(" ", "_")
+
+
+def run_offline(run: RunFolder, model: str, family: Path) -> None:
+    """Measure a model's rewards on labelled trajectories."""
+    torch.set_num_threads(1)
+
+    def compute() -> Arrays:
+        encoder = load_model(model, family)
+        parameters = sum(p.numel() for p in encoder.model.visual.parameters())
+        found: Arrays = {"image_tower_parameters": np.array(parameters)}
+        for domain in domains():
+            labelled = draw_labelled(domain, run.settings.num_episodes)
+            measured = measure_offline(encoder, domain, *labelled)
+            found |= {f"{domain.name}_{name}": value for name, value in measured.items()}
+            found[f"{domain.name}_labels"] = labelled[1].labels
+        return found
+
+    run.stage(f"offline_{file_name(model)}", compute)
+
+
+def run_online(run: RunFolder, domain_name: str, model: str, family: Path, seed: int) -> None:
+    """Train an agent on a model's reward, or on the true one."""
+    torch.set_num_threads(1)
+
+    def compute() -> Arrays:
+        encoder, threshold = None, 0.0
+        if model != TRUTH:
+            encoder = load_model(model, family)
+            offline = run.finished(f"offline_{file_name(model)}")
+            threshold = float(offline[f"{domain_name}_threshold"])
+        (domain,) = (one for one in domains() if one.name == domain_name)
+        return train_agent(
+            online_domain(domain),
+            encoder,
+            threshold,
+            num_steps=run.settings.num_steps,
+            num_points=run.settings.num_points,
+            seed=seed,
+        )
+
+    run.stage(f"{domain_name}_{file_name(model)}_{seed}", compute)
+
+
+def collect(run: RunFolder, options: TrendOptions) -> Results:
+    """Read what the jobs have kept."""
+    return Results(
+        offline={model: run.finished(f"offline_{file_name(model)}") for model in options.models},
+        online={
+            (domain.name, model): [
+                run.finished(f"{domain.name}_{file_name(model)}_{seed}") for seed in options.seeds
+            ]
+            for domain in domains()
+            for model in (*options.models, TRUTH)
+        },
+        truth=TRUTH,
+        seeds=options.seeds,
+        is_held_out={domain.name: domain.is_held_out for domain in domains()},
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(TrendOptions))

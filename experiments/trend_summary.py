@@ -1,0 +1,223 @@
+"""What the scaling trend comes to: numbers with intervals, for people and programs.
+
+Axis letters: ``G`` goals, ``R`` bootstrap resamples, ``S`` seeds.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run_folder import Arrays, RunFolder, machine, versions
+from vlmreward.evaluation import precision_recall_curve, spearman_correlation
+
+FORMAT = 1
+_RESAMPLES = 2000
+_CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the jobs have found.
+
+    Attributes:
+        offline: Of each model, from small to large; see `trend_offline.measure_offline`.
+        online: Of each domain and model, one for each seed; see `trend_online.train_agent`.
+        truth: What stands for a model where the ground truth pays.
+        seeds: Of the agents.
+        is_held_out: Of each domain's goals ``[G]``.
+    """
+
+    offline: Mapping[str, Arrays]
+    online: Mapping[tuple[str, str], Sequence[Arrays]]
+    truth: str
+    seeds: Sequence[int]
+    is_held_out: Mapping[str, NDArray[np.bool_]]
+
+    @property
+    def models(self) -> list[str]:
+        """Names, from small to large."""
+        return list(self.offline)
+
+    @property
+    def domains(self) -> list[str]:
+        """Names."""
+        return list(self.is_held_out)
+
+    def of_goals(self, domain: str, name: str, *, held_out: bool) -> NDArray[np.float64]:
+        """Return a number of every model and goal, of those that some frame achieves."""
+        values = np.stack([found[f"{domain}_{name}"] for found in self.offline.values()])
+        labels = self.offline[self.models[0]][f"{domain}_labels"]
+        return values[:, (self.is_held_out[domain] == held_out) & labels.any(axis=0)]
+
+    def test_success(self, domain: str) -> NDArray[np.float64]:
+        """Return the last success on held-out goals of every model and seed."""
+        return np.array(
+            [
+                [found["test_success"][-1] for found in self.online[domain, model]]
+                for model in self.models
+            ]
+        )
+
+
+def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
+    """Put everything that is reported into one mapping, ready for JSON."""
+    parameters = [int(found["image_tower_parameters"]) for found in results.offline.values()]
+    return {
+        "format": FORMAT,
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": sum(run.seconds().values()),
+        "seeds": list(results.seeds),
+        "image_tower_parameters": dict(zip(results.models, parameters, strict=True)),
+        "domains": {domain: _of_domain(results, domain) for domain in results.domains},
+        "spearman": _spearman(results, parameters),
+    }
+
+
+def _of_domain(results: Results, domain: str) -> dict[str, Any]:
+    truth = results.online[domain, results.truth]
+    reference = np.array([found["test_success"][-1] for found in truth])
+    ap = results.of_goals(domain, "ap", held_out=True)
+    success = results.test_success(domain)
+    return {
+        "models": {
+            model: {
+                "offline": _offline(results, domain, row),
+                "online": _online(results.online[domain, model]),
+            }
+            for row, model in enumerate(results.models)
+        },
+        results.truth: _online(truth),
+        "largest_minus_smallest_ap": estimate(
+            lambda goals: (ap[-1] - ap[0])[goals].mean(), ap.shape[1]
+        ),
+        "largest_over_true_reward": estimate(
+            lambda seeds: success[-1][seeds].mean() / max(1e-9, reference[seeds].mean()),
+            len(reference),
+        ),
+    }
+
+
+def _offline(results: Results, domain: str, row: int) -> dict[str, Any]:
+    found = results.offline[results.models[row]]
+    groups = {"named": False, "held_out": True}
+    variants = [name for name in found if name.startswith(f"{domain}_ap_")]
+    names = ["ap", "epic", "ece", "recall", "false_positives"]
+    names += [name.removeprefix(f"{domain}_") for name in variants]
+    measured = {
+        name: {
+            group: mean(results.of_goals(domain, name, held_out=held_out)[row])
+            for group, held_out in groups.items()
+        }
+        for name in names
+    }
+    return {
+        "threshold": float(found[f"{domain}_threshold"]),
+        **measured,
+        "precision_recall": _precision_recall(results, domain, found),
+    }
+
+
+def _precision_recall(results: Results, domain: str, found: Arrays) -> dict[str, list[float]]:
+    """Return the curve of all held-out goals pooled, at evenly spaced recalls."""
+    held_out = results.is_held_out[domain]
+    labels, scores = found[f"{domain}_labels"][:, held_out], found[f"{domain}_scores"][:, held_out]
+    curve = precision_recall_curve(labels.ravel(), scores.ravel())
+    order = np.argsort(curve.recall)
+    recall = np.linspace(0, 1, _CURVE_POINTS)
+    precision = np.interp(recall, curve.recall[order], curve.precision[order])
+    return {"recall": recall.round(4).tolist(), "precision": precision.round(4).tolist()}
+
+
+def _online(runs: Sequence[Arrays]) -> dict[str, Any]:
+    names = ("vlm_return", "env_return", "test_success", "train_success")
+    curves = {name: np.stack([found[name] for found in runs]) for name in names}
+    summary: dict[str, Any] = {
+        "steps": runs[0]["steps"].astype(int).tolist(),
+        "curves": {
+            name: {
+                "value": values.mean(axis=0).round(4).tolist(),
+                **_bounds(values),
+            }
+            for name, values in curves.items()
+        },
+        "test_success": mean(curves["test_success"][:, -1]),
+        "train_success": mean(curves["train_success"][:, -1]),
+        "test_success_of_seeds": curves["test_success"][:, -1].round(4).tolist(),
+    }
+    if "test_paid" in runs[0]:
+        summary["test_paid"] = mean(np.array([float(found["test_paid"]) for found in runs]))
+    return summary
+
+
+def _bounds(values: NDArray[np.float64]) -> dict[str, list[float]]:
+    resampled = np.stack([values[rows].mean(axis=0) for rows in _resamples(len(values))])
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return {"low": low.round(4).tolist(), "high": high.round(4).tolist()}
+
+
+def _spearman(results: Results, parameters: Sequence[int]) -> dict[str, Any]:
+    """Rank correlations over models: size with accuracy, accuracy with what agents can do.
+
+    Each domain on its own, and ``mean``: with means over both. Goals and seeds are resampled.
+    """
+    ap = {domain: results.of_goals(domain, "ap", held_out=True) for domain in results.domains}
+    success = {domain: results.test_success(domain) for domain in results.domains}
+    groups = {**{domain: [domain] for domain in results.domains}, "mean": results.domains}
+    found: dict[str, Any] = {"size_ap": {}, "ap_return": {}}
+    for group, members in groups.items():
+        found["size_ap"][group] = _ranked(members, ap, None, parameters)
+        found["ap_return"][group] = _ranked(members, ap, success, parameters)
+    return found
+
+
+def _ranked(
+    members: Sequence[str],
+    ap: Mapping[str, NDArray[np.float64]],
+    success: Mapping[str, NDArray[np.float64]] | None,
+    parameters: Sequence[int],
+) -> dict[str, float]:
+    """Correlate mean average precision with success, or with size where there is none."""
+
+    def correlation(rng: np.random.Generator | None) -> float:
+        def drawn(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            count = values.shape[1]
+            rows = np.arange(count) if rng is None else rng.integers(count, size=count)
+            mean_of: NDArray[np.float64] = values[:, rows].mean(axis=1)
+            return mean_of
+
+        accuracy = np.mean([drawn(ap[domain]) for domain in members], axis=0)
+        if success is None:
+            other = np.array(parameters, float)
+        else:
+            other = np.mean([drawn(success[domain]) for domain in members], axis=0)
+        if len(set(accuracy)) < 2 or len(set(other)) < 2:
+            return 0.0
+        return spearman_correlation(accuracy, other)
+
+    rng = np.random.default_rng(0)
+    resampled = [correlation(rng) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {"value": correlation(None), "low": float(low), "high": float(high)}
+
+
+def mean(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return a mean with its 95 % bootstrap interval."""
+    return estimate(lambda rows: values[rows].mean(), len(values))
+
+
+def estimate(statistic: Callable[[NDArray[np.int64]], Any], count: int) -> dict[str, float]:
+    """Return a statistic of some rows with its 95 % bootstrap interval."""
+    resampled = [float(statistic(rows)) for rows in _resamples(count)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {"value": float(statistic(np.arange(count))), "low": float(low), "high": float(high)}
+
+
+def _resamples(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
