@@ -23,17 +23,17 @@ def run_jobs(
 
     Args:
         jobs: What to run, by name.
-        num_workers: Processes at a time, on this machine.
+        num_workers: Processes at a time, on this machine; with 0, jobs run here, one by one.
         backend: ``ray`` needs the package of that name.
 
     Returns:
         What was wrong with the jobs that failed twice, by name.
     """
-    started = _on_ray if backend == "ray" else _in_processes
+    start = _on_ray if backend == "ray" else _in_processes if num_workers else _here
     failed: dict[str, str] = {}
     with Progress() as progress, ThreadPoolExecutor(max(1, num_workers)) as threads:
         bar = progress.add_task("jobs", total=len(jobs))
-        futures = started(jobs, threads)
+        futures = start(jobs, threads)
         for future in as_completed(futures):
             if (error := future.exception()) is not None:
                 failed[futures[future]] = f"{type(error).__name__}: {error}"
@@ -41,21 +41,28 @@ def run_jobs(
     return {name: failed[name] for name in jobs if name in failed}
 
 
+def _here(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[None], str]:
+    return {threads.submit(_try, _call, job): name for name, job in jobs.items()}
+
+
 def _in_processes(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[None], str]:
-    return {threads.submit(_try_in_process, job): name for name, job in jobs.items()}
+    return {threads.submit(_try, _in_new_process, job): name for name, job in jobs.items()}
 
 
-def _try_in_process(job: Job) -> None:
-    """Run a job in a new process, and once more where that fails."""
+def _in_new_process(job: Job) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        process.submit(job).result()
+
+
+def _try(run: Callable[[Job], object], job: Job) -> None:
+    """Run a job, and once more where that fails."""
     for attempt in range(1, _ATTEMPTS + 1):
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as process:
-            try:
-                process.submit(job).result()
-                return
-            except Exception:
-                if attempt == _ATTEMPTS:
-                    raise
+        try:
+            run(job)
+            return
+        except Exception:
+            if attempt == _ATTEMPTS:
+                raise
 
 
 def _on_ray(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[Any], str]:

@@ -45,17 +45,19 @@ class Preset:
         num_episodes: Labelled trajectories of each domain, to calibrate on and to test on.
         num_steps: Environment steps of each agent.
         num_points: Of each learning curve.
+        num_evaluated: Episodes at each of them, of each kind of goals.
     """
 
     num_episodes: int
     num_steps: int
     num_points: int
+    num_evaluated: int
 
 
 PRESETS = {
-    "full": Preset(1024, 100_000, 10),
-    "quick": Preset(256, 40_000, 4),
-    "debug": Preset(64, 2_000, 2),
+    "full": Preset(1024, 100_000, 10, 256),
+    "quick": Preset(256, 40_000, 4, 256),
+    "debug": Preset(16, 64, 2, 8),
 }
 
 
@@ -67,7 +69,7 @@ class TrendOptions:
         models: What to compare, from small to large.
         seeds: Agents trained on each reward, in each domain.
         preset: ``quick`` takes a quarter of an hour, ``debug`` runs through everything.
-        workers: Jobs at a time, on this machine.
+        workers: Processes at a time, on this machine; with 0, jobs run one by one in this one.
         backend: Run jobs in processes of this machine, or on a Ray cluster.
         family: Folder of the family's model cards.
         run_name: Folder under ``runs/``.
@@ -187,6 +189,7 @@ def run_online(run: RunFolder, domain_name: str, model: str, family: Path, seed:
             threshold,
             num_steps=run.settings.num_steps,
             num_points=run.settings.num_points,
+            num_evaluated=run.settings.num_evaluated,
             seed=seed,
         )
 

@@ -16,7 +16,6 @@ from trend_tasks import ScoredTasks, launcher_tasks, playroom_tasks
 from vlmreward import Goal, ImageTextEncoder, RewardModel, SoftmaxHead, ThresholdHead
 
 NUM_TASKS = 64
-_EVALUATION_TASKS = 256
 _EVALUATION_SEED = 5_000_000
 _SEEDS_APART = 10_000
 
@@ -80,6 +79,7 @@ def train_agent(
     *,
     num_steps: int,
     num_points: int,
+    num_evaluated: int,
     seed: int,
 ) -> Arrays:
     """Train an agent on an encoder's reward, or on the ground truth where there is no encoder.
@@ -114,14 +114,15 @@ def train_agent(
     for step, (_, _, result) in enumerate(learner.steps()):
         log.add(result.reward, result.env_reward, result.terminated | result.truncated)
         if step in ends:
-            test = evaluate(domain, learner, domain.test_goals)
-            train = evaluate(domain, learner, domain.train_goals)
+            test = evaluate(domain, learner, domain.test_goals, num_evaluated)
+            train = evaluate(domain, learner, domain.train_goals, num_evaluated)
             curves.append(((step + 1) * NUM_TASKS, *log.take(), test, train))
     columns = ("steps", "vlm_return", "env_return", "test_success", "train_success")
     found = dict(zip(columns, np.array(curves).T, strict=True))
     if encoder is not None:
         paid = rewards(encoder, domain.test_goals, threshold)
-        found["test_paid"] = np.array(evaluate(domain, learner, domain.test_goals, paid))
+        share = evaluate(domain, learner, domain.test_goals, num_evaluated, paid)
+        found["test_paid"] = np.array(share)
     return found
 
 
@@ -129,6 +130,7 @@ def evaluate(
     domain: OnlineDomain,
     learner: ActorCritic,
     goals: tuple[Goal, ...],
+    num_episodes: int,
     reward_model: RewardModel | None = None,
 ) -> float:
     """Return the share of episodes that are paid at any of their steps, by the truth or a reward.
@@ -137,11 +139,11 @@ def evaluate(
     """
     sentences = [goal.prompts[0] for goal in goals]
     tasks = domain.make_tasks(
-        _EVALUATION_TASKS, sentences, _EVALUATION_SEED, reward_model, ends_when_paid=False
+        num_episodes, sentences, _EVALUATION_SEED, reward_model, ends_when_paid=False
     )
     generator = torch.Generator().manual_seed(0)
     obs = tasks.reset()
-    reached = torch.zeros(_EVALUATION_TASKS, dtype=torch.bool)
+    reached = torch.zeros(num_episodes, dtype=torch.bool)
     for _ in range(tasks.episode_length):
         actions = _draw_actions(learner, obs, generator)
         result = tasks.step(actions)

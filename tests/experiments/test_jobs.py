@@ -49,6 +49,18 @@ def test_no_jobs_are_no_trouble() -> None:
     assert run_jobs({}) == {}
 
 
+def test_without_workers_jobs_run_in_this_process(tmp_path: Path) -> None:
+    seen: list[int] = []
+    jobs = {
+        "here": lambda: seen.append(os.getpid()),
+        "raises once": partial(fail_at_first, tmp_path / "raises", "raises"),
+        "raises": partial(fail, "raises"),
+    }
+    assert run_jobs(jobs, num_workers=0) == {"raises": "ValueError: bad settings"}
+    assert seen == [os.getpid()]
+    assert (tmp_path / "raises").exists()
+
+
 def test_the_same_on_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     jobs = {

@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import encoder_family
+import scaling_trend
+from encoder_family import SIZES, FamilyOptions
+from run_folder import RunFolder
+from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
+from trend_summary import Results, summarise
+from vlmreward.encoders import build_model
+from vlmreward.encoders.towers import PATCH_CONVNETS
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two members of the family, as good as untrained."""
+    folder = tmp_path_factory.mktemp("family")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        encoder_family.main(FamilyOptions(sizes=("xs", "s"), preset="debug"))
+    return folder / "runs" / "encoder_family"
+
+
+def test_the_family_spans_two_orders_of_magnitude(family: Path) -> None:
+    assert [size.tower for size in SIZES.values()] == list(PATCH_CONVNETS)
+    parameters = {
+        name: json.loads((family / f"{name}.json").read_text())["training"][
+            "image_tower_parameters"
+        ]
+        for name in ("xs", "s")
+    }
+    assert parameters == {"xs": 4464, "s": 18496}
+    model = build_model(encoder_family.model_config(SIZES["xl"]))
+    assert sum(p.numel() for p in model.visual.parameters()) >= 100 * parameters["xs"]
+
+
+def test_cards_say_how_they_were_measured(family: Path) -> None:
+    training = json.loads((family / "xs.json").read_text())["training"]
+    for domain in ("playroom", "launcher"):
+        found = training["domains"][domain]
+        assert 0 < found["threshold"] < 1
+        for group in ("named", "held_out"):
+            ap = found[group]["average_precision"]
+            assert 0 <= ap["low"] <= ap["value"] <= ap["high"] <= 1
+    assert training["num_frames"] == 2 * 128
+
+
+def test_the_whole_trend_and_its_resumption(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = TrendOptions(models=("xs", "s"), seeds=(0,), preset="debug", workers=0, family=family)
+    folder = scaling_trend.main(options)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["image_tower_parameters"].values()) == [4464, 18496]
+    for domain in summary["domains"].values():
+        for model in ("xs", "s"):
+            offline = domain["models"][model]["offline"]
+            assert set(offline["ap"]) == {"named", "held_out"}
+            assert {"ap_cosine", "ap_goal_baseline", "ap_negatives_1", "epic", "ece"} <= set(
+                offline
+            )
+        assert domain[TRUTH]["test_success"]["value"] >= 0
+    assert set(summary["spearman"]) == {"size_ap", "ap_return"}
+    assert (folder / "scaling_trend.png").stat().st_size > 10_000
+    stamps = {file: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
+    assert len(stamps) == 2 + 2 * 3
+    lost = folder / "launcher_s_0.npz"
+    before = dict(np.load(lost))
+    lost.unlink()
+    scaling_trend.main(options)
+    again = dict(np.load(lost))
+    for name, value in before.items():
+        if name != "seconds":
+            assert np.array_equal(again[name], value), name
+    assert all(file.stat().st_mtime_ns == stamps[file] for file in stamps if file != lost)
+    with pytest.raises(ValueError, match="other settings"):
+        scaling_trend.main(TrendOptions(models=("xs",), seeds=(0,), preset="quick", family=family))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("xl", "train it with `python experiments/encoder_family.py --sizes xl`"),
+        ("ViT-B-23", "ViT-B-32"),
+        ("ViT-B-32:laion2b_s34b_b79", "laion2b_s34b_b79k"),
+        ("ViT-B-32", "its tags are"),
+        ("xs.json", "found none at xs.json"),
+    ],
+)
+def test_unknown_models_are_refused_before_anything_is_computed(
+    family: Path, model: str, message: str
+) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        load_model(model, family)
+
+
+def made_up_results(run: RunFolder) -> Results:
+    """Three models, each better than the one before; the largest as good as the truth."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((400, 6)) < 0.3
+    held_out = np.arange(6) >= 3
+    offline, online = {}, {}
+    for rank, model in enumerate("abc"):
+        of_domain = {
+            "labels": labels,
+            "scores": labels * (0.2 + 0.2 * rank) + 0.5 * rng.random((400, 6)),
+            "threshold": np.array(0.5),
+            **{
+                name: np.full(6, 0.3 * (rank + 1)) + 0.01 * rng.random(6)
+                for name in ("ap", "epic", "ece", "recall", "false_positives", "ap_cosine")
+            },
+        }
+        offline[model] = {"image_tower_parameters": np.array(10 ** (rank + 1))} | {
+            f"{domain}_{name}": value
+            for domain in ("playroom", "launcher")
+            for name, value in of_domain.items()
+        }
+    for domain in ("playroom", "launcher"):
+        for rank, model in enumerate(("a", "b", "c", TRUTH)):
+            level = min(0.9, 0.3 * (rank + 1))
+            curve = np.array([0.0, level])
+            names = ("vlm_return", "env_return", "test_success", "train_success")
+            found = {"steps": np.array([1.0, 2.0]), **dict.fromkeys(names, curve)}
+            online[domain, model] = [found, found]
+    return Results(
+        offline=offline,
+        online=online,
+        truth=TRUTH,
+        seeds=(0, 1),
+        is_held_out={"playroom": held_out, "launcher": held_out},
+    )
+
+
+def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", PRESETS["debug"])
+    summary = summarise(run, made_up_results(run))
+    for group in ("playroom", "launcher", "mean"):
+        assert summary["spearman"]["size_ap"][group]["value"] == pytest.approx(1)
+        assert summary["spearman"]["ap_return"][group]["low"] == pytest.approx(1)
+    for domain in summary["domains"].values():
+        assert domain["largest_minus_smallest_ap"]["value"] == pytest.approx(0.6, abs=0.02)
+        assert domain["largest_over_true_reward"]["value"] == pytest.approx(1)
+        curve = domain["models"]["c"]["offline"]["precision_recall"]
+        assert len(curve["recall"]) == len(curve["precision"]) == 60
+    json.dumps(summary)
