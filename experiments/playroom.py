@@ -14,7 +14,6 @@ Every stage writes its result once; a run that was killed goes on with the stage
 within distillation, from its last checkpoint).
 """
 
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -26,22 +25,24 @@ import tyro
 
 from algdistill.agents import InContextAgent, RandomAgent
 from algdistill.evaluation import evaluate_in_context
-from algdistill.histories import HistoryStore, WindowSampler
-from algdistill.models import ADTransformer, ADTransformerConfig, load_model
-from algdistill.sources import TabularQLearning
+from algdistill.models import load_model
 from algdistill.tasks import TaskSpace
-from algdistill.training import SELECTION_METRIC, Trainer, TrainingConfig
+from hidden_goal_learning import (
+    TASK_SETS,
+    Rooms,
+    best_model,
+    distil,
+    draw_task_set,
+    train_sources,
+)
 from hidden_goals import (
     EPISODE_LENGTH,
     NUM_MOVES,
-    ROOM_CONFIG,
     HiddenGoalRooms,
-    HiddenGoalTasks,
     WatchedTasks,
-    draw_rooms,
 )
 from language_agent import GOAL, train_agent
-from playroom_domain import NAMED_KINDS, family_goals, labelled_scores
+from playroom_domain import family_goals, labelled_scores
 from playroom_presets import PRESETS, Preset
 from playroom_report import LIMITATIONS, figures, overview
 from playroom_summary import ENCODER_COLUMNS, Agents, Results, summarise
@@ -51,14 +52,9 @@ from run_folder import Arrays, RunFolder, write_atomically, write_json
 from vlmreward import RewardModel, ThresholdHead, load_encoder
 from vlmreward_envs.playroom import Family, PlayroomRooms
 
-TASK_SETS = ("train", "validation", "test")
-NUM_VALIDATION_CELLS, NUM_TEST_CELLS, NUM_VALIDATION_TASKS = 6, 8, 64
 NUM_WATCHED_ROOMS = 4
 NUM_SPEED_ROOMS, NUM_SPEED_CALLS = 1024, 8
-CONTEXT_LENGTH = 5 * EPISODE_LENGTH
-FRESH_FRAMES_SEED, ROOMS_SEED = 2_000_001, 2_000_002
-
-Rooms = dict[str, HiddenGoalRooms]
+FRESH_FRAMES_SEED = 2_000_001
 
 
 def main(
@@ -157,78 +153,6 @@ def train_language_agent(
     )
 
 
-def draw_task_set(name: str, reward_model: RewardModel, settings: Preset) -> Arrays:
-    """Draw rooms with hidden goals: objects of other cells are hidden in each task set."""
-    cells = np.random.default_rng(ROOMS_SEED).permutation(ROOM_CONFIG.grid_size**2)
-    ends = np.cumsum([NUM_TEST_CELLS, NUM_VALIDATION_CELLS])
-    test_cells, validation_cells, train_cells = np.split(cells, ends)
-    num_rooms, target_cells = {
-        "train": (settings.num_train_tasks, train_cells),
-        "validation": (NUM_VALIDATION_TASKS, validation_cells),
-        "test": (settings.num_test_tasks, test_cells),
-    }[name]
-    rng = np.random.default_rng((ROOMS_SEED, TASK_SETS.index(name)))
-    return draw_rooms(num_rooms, target_cells.tolist(), NAMED_KINDS, reward_model, rng).to_arrays()
-
-
-def train_sources(rooms: Rooms, settings: Preset, run_dir: Path) -> Arrays:
-    """Train one source learner per room on VLM reward, and store its whole learning history."""
-    train = HiddenGoalTasks(rooms["train"])
-    fleet = TabularQLearning(train, settings.source, train.task_ids)
-    folder = run_dir / "histories"
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed stage left half-written
-    num_steps = settings.source.num_episodes * EPISODE_LENGTH
-    store = HistoryStore.create(
-        folder, TaskSpace.of(train), num_steps=num_steps, reward_dtype="uint8"
-    )
-    histories = fleet.train()
-    store.append(histories)
-    test = HiddenGoalTasks(rooms["test"], first_task_id=len(histories))
-    on_test = TabularQLearning(test, settings.source, test.task_ids).train()
-    return {
-        "train_returns": np.stack([history.env_episode_returns for history in histories]),
-        "test_returns": np.stack([history.env_episode_returns for history in on_test]),
-    }
-
-
-def distil(rooms: Rooms, seed: int, settings: Preset, run_dir: Path) -> Arrays:
-    """Train a transformer on the learning histories; keep the best by in-context return."""
-    histories = HistoryStore.open(run_dir / "histories").read()
-    validation = HiddenGoalTasks(rooms["validation"])
-
-    def evaluate(model: ADTransformer) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(seed)
-        result = evaluate_in_context(
-            InContextAgent(model, drop_length=EPISODE_LENGTH),
-            validation,
-            num_episodes=settings.num_episodes,
-            generator=generator,
-        )
-        return {
-            SELECTION_METRIC: float(result.returns[:, -10:].mean()),
-            "eval/first_return": float(result.returns[:, 0].mean()),
-        }
-
-    generator = torch.Generator().manual_seed(seed)
-    model = ADTransformer(
-        ADTransformerConfig(TaskSpace.of(validation), context_length=CONTEXT_LENGTH), generator
-    )
-    sampler = WindowSampler(
-        histories,
-        window_length=CONTEXT_LENGTH,
-        start_fraction=0.2,
-        generator=np.random.default_rng(seed),
-    )
-    config = TrainingConfig(num_updates=settings.num_updates, evaluate_every=400)
-    result = Trainer(
-        model, sampler, config, run_dir / f"distil_{seed}", evaluate=evaluate, generator=generator
-    ).train()
-    return {
-        "validation_return": np.array(result.best_metric),
-        "update": np.array(result.best_update),
-    }
-
-
 def learn_in_context(rooms: Rooms, settings: Preset, run_dir: Path) -> Arrays:
     """Let every distilled agent, frozen, and a random one act in the test rooms."""
     test = WatchedTasks(rooms["test"])
@@ -279,11 +203,6 @@ def lift_reward(finder: RewardModel) -> RewardModel:
     """Return the reward of the SB3 agent's goal."""
     goals = family_goals(Family.LIFT, np.random.default_rng(0))
     return RewardModel(finder.encoder, next(goal for goal in goals if goal.prompts == (GOAL,)))
-
-
-def best_model(run_dir: Path, seed: int) -> Path:
-    """Return the file of a distillation's best model."""
-    return run_dir / f"distil_{seed}" / "best.safetensors"
 
 
 if __name__ == "__main__":

@@ -3,33 +3,24 @@
 from dataclasses import dataclass
 
 from algdistill.sources import TabularQLearningConfig
+from hidden_goal_learning import HiddenGoalPreset
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(HiddenGoalPreset):
     """How much of everything.
 
     Attributes:
         frames_per_goal: Fresh frames on which each goal's reward is measured.
         agent_steps: Environment steps of each SB3 agent.
         agent_seeds: SB3 agents trained on each reward.
-        num_train_tasks: Source learners, each with a room and a hidden goal of its own.
-        num_test_tasks: Rooms of the evaluation.
-        source: Of the source learners.
-        num_updates: Gradient steps of each distillation.
         distil_seeds: Distillations.
-        num_episodes: In-context episodes in each test room.
     """
 
     frames_per_goal: int
     agent_steps: int
     agent_seeds: int
-    num_train_tasks: int
-    num_test_tasks: int
-    source: TabularQLearningConfig
-    num_updates: int
     distil_seeds: int
-    num_episodes: int
 
 
 PRESETS = {

@@ -3,10 +3,13 @@
     python experiments/encoder_family.py
     python experiments/scaling_trend.py
 
-For each model: how accurate its reward is on fixed, labelled trajectories of Playroom and Launcher,
-and what agents can do that were trained on it alone, by the ground truth of goals that they were
-not trained on. ``--models`` takes sizes of the family, model cards (``.json``), and open_clip's
-models with a tag or a checkpoint: ``ViT-B-32:laion2b_s34b_b79k``, ``ViT-B-32:weights.safetensors``.
+For each model: how accurate its reward is on fixed, labelled trajectories of Playroom and Launcher;
+what agents can do that were trained on it alone, by the ground truth of goals that they were not
+trained on; and what a transformer learns in context of goals that nobody tells it, distilled from
+learners that the model paid.
+
+``--models`` takes sizes of the family, model cards (``.json``), and models of open_clip with a tag or
+a checkpoint: ``ViT-B-32:laion2b_s34b_b79k``, ``ViT-B-32:weights.safetensors``.
 
 Each job keeps its result in a file; a run that was killed goes on where it was. A job that fails is
 tried once more; what fails twice is named in the end, and the summary waits for it.
@@ -22,11 +25,14 @@ import numpy as np
 import torch
 import tyro
 
+from algdistill.sources import TabularQLearningConfig
 from encoder_family import SIZES
+from hidden_goal_learning import HiddenGoalPreset, Rooms
 from jobs import Backend, Job, run_jobs
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 from trend_domains import domains
 from trend_figures import two_panels
+from trend_in_context import collect_histories, find_rewards, learn_in_context
 from trend_offline import draw_labelled, measure_offline
 from trend_online import online_domain, train_agent
 from trend_summary import Results, summarise
@@ -46,18 +52,24 @@ class Preset:
         num_steps: Environment steps of each agent.
         num_points: Of each learning curve.
         num_evaluated: Episodes at each of them, of each kind of goals.
+        in_context: How much is learned of hidden goals.
+        in_context_seeds: Distillations of each model's histories.
     """
 
     num_episodes: int
     num_steps: int
     num_points: int
     num_evaluated: int
+    in_context: HiddenGoalPreset
+    in_context_seeds: int
 
 
+_SOURCE = TabularQLearningConfig()
+_FEW = TabularQLearningConfig(num_episodes=12, exploration_episodes=6)
 PRESETS = {
-    "full": Preset(1024, 100_000, 10, 256),
-    "quick": Preset(256, 40_000, 4, 256),
-    "debug": Preset(16, 64, 2, 8),
+    "full": Preset(1024, 100_000, 10, 256, HiddenGoalPreset(1500, 96, _SOURCE, 1600, 30), 3),
+    "quick": Preset(256, 40_000, 4, 256, HiddenGoalPreset(300, 32, _SOURCE, 300, 20), 1),
+    "debug": Preset(16, 64, 2, 8, HiddenGoalPreset(8, 8, _FEW, 4, 6), 1),
 }
 
 
@@ -109,6 +121,17 @@ def main(options: TrendOptions) -> Path:
         for model in (*options.models, TRUTH)
     }
     _run(online, options)
+    everything = (*options.models, TRUTH)
+    histories: dict[str, Job] = {
+        f"histories {model}": partial(run_histories, run, model, options) for model in everything
+    }
+    _run(histories, options)
+    in_context: dict[str, Job] = {
+        f"in context {model} {seed}": partial(run_in_context, run, model, options, seed)
+        for seed in range(preset.in_context_seeds)
+        for model in everything
+    }
+    _run(in_context, options)
     summary = summarise(run, collect(run, options))
     write_json(run.path / "summary.json", summary)
     write_atomically(run.path / "scaling_trend.png", two_panels(summary))
@@ -196,6 +219,27 @@ def run_online(run: RunFolder, domain_name: str, model: str, family: Path, seed:
     run.stage(f"{domain_name}_{file_name(model)}_{seed}", compute)
 
 
+def run_histories(run: RunFolder, model: str, options: TrendOptions) -> tuple[RunFolder, Rooms]:
+    """Let sources learn hidden goals on a model's reward; return where, and their rooms."""
+    torch.set_num_threads(1)
+    folder = RunFolder(run.path / f"in_context_{file_name(model)}", run.settings)
+    # The ground truth needs a model as well, whose scores are not used, to draw the same rooms.
+    scorer = options.models[0] if model == TRUTH else model
+    offline = run.finished(f"offline_{file_name(scorer)}")
+    reward_model = find_rewards(
+        load_model(scorer, options.family), float(offline["playroom_threshold"])
+    )
+    rooms = collect_histories(folder, run.settings.in_context, reward_model, truth=model == TRUTH)
+    return folder, rooms
+
+
+def run_in_context(run: RunFolder, model: str, options: TrendOptions, seed: int) -> None:
+    """Distil what sources have learned on a model's reward, and let it learn new goals."""
+    folder, rooms = run_histories(run, model, options)
+    settings = run.settings.in_context
+    folder.stage(f"returns_{seed}", partial(learn_in_context, folder, rooms, settings, seed))
+
+
 def collect(run: RunFolder, options: TrendOptions) -> Results:
     """Read what the jobs have kept."""
     return Results(
@@ -205,6 +249,15 @@ def collect(run: RunFolder, options: TrendOptions) -> Results:
                 run.finished(f"{domain.name}_{file_name(model)}_{seed}") for seed in options.seeds
             ]
             for domain in domains()
+            for model in (*options.models, TRUTH)
+        },
+        in_context={
+            model: [
+                RunFolder(run.path / f"in_context_{file_name(model)}", run.settings).finished(
+                    f"returns_{seed}"
+                )
+                for seed in range(run.settings.in_context_seeds)
+            ]
             for model in (*options.models, TRUTH)
         },
         truth=TRUTH,

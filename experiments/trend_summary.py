@@ -18,6 +18,7 @@ from vlmreward.evaluation import precision_recall_curve, spearman_correlation
 FORMAT = 1
 _RESAMPLES = 2000
 _CURVE_POINTS = 60
+_LAST_EPISODES = 5
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Results:
     Attributes:
         offline: Of each model, from small to large; see `trend_offline.measure_offline`.
         online: Of each domain and model, one for each seed; see `trend_online.train_agent`.
+        in_context: Of each model, one for each distillation; see
+            `trend_in_context.learn_in_context`.
         truth: What stands for a model where the ground truth pays.
         seeds: Of the agents.
         is_held_out: Of each domain's goals ``[G]``.
@@ -34,6 +37,7 @@ class Results:
 
     offline: Mapping[str, Arrays]
     online: Mapping[tuple[str, str], Sequence[Arrays]]
+    in_context: Mapping[str, Sequence[Arrays]]
     truth: str
     seeds: Sequence[int]
     is_held_out: Mapping[str, NDArray[np.bool_]]
@@ -76,7 +80,30 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
         "seeds": list(results.seeds),
         "image_tower_parameters": dict(zip(results.models, parameters, strict=True)),
         "domains": {domain: _of_domain(results, domain) for domain in results.domains},
+        "in_context": {model: _in_context(runs) for model, runs in results.in_context.items()},
         "spearman": _spearman(results, parameters),
+    }
+
+
+def _in_context(runs: Sequence[Arrays]) -> dict[str, Any]:
+    """Mean return of each episode, as a share of the optimum; seeds and tasks are resampled."""
+    shares = {
+        name: np.stack([found[name] / found["optimum"][:, None] for found in runs])
+        for name in ("env_returns", "vlm_returns")
+    }  # [S, N, K]
+    truth = shares["env_returns"]
+    last = truth[..., -_LAST_EPISODES:].mean(axis=2)
+    rng = np.random.default_rng(0)
+    resampled = [
+        last[np.ix_(rng.integers(len(last), size=len(last)), rows)].mean()
+        for rows in _resamples(last.shape[1])
+    ]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {
+        "curve": truth.mean(axis=(0, 1)).round(4).tolist(),
+        "vlm_curve": shares["vlm_returns"].mean(axis=(0, 1)).round(4).tolist(),
+        "last_episodes": {"value": float(last.mean()), "low": float(low), "high": float(high)},
+        "first_episode": float(truth[..., 0].mean()),
     }
 
 

@@ -64,6 +64,7 @@ def test_the_whole_trend_and_its_resumption(
                 offline
             )
         assert domain[TRUTH]["test_success"]["value"] >= 0
+    assert len(summary["in_context"][TRUTH]["curve"]) == 6
     assert set(summary["spearman"]) == {"size_ap", "ap_return"}
     assert (folder / "scaling_trend.png").stat().st_size > 10_000
     stamps = {file: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
@@ -126,9 +127,21 @@ def made_up_results(run: RunFolder) -> Results:
             names = ("vlm_return", "env_return", "test_success", "train_success")
             found = {"steps": np.array([1.0, 2.0]), **dict.fromkeys(names, curve)}
             online[domain, model] = [found, found]
+    optimum = np.full(5, 16.0)
+    in_context = {
+        model: [
+            {
+                "env_returns": np.full((5, 8), 4.0 * (rank + 1)),
+                "vlm_returns": np.full((5, 8), 4.0 * (rank + 1)),
+                "optimum": optimum,
+            }
+        ]
+        for rank, model in enumerate(("a", "b", "c", TRUTH))
+    }
     return Results(
         offline=offline,
         online=online,
+        in_context=in_context,
         truth=TRUTH,
         seeds=(0, 1),
         is_held_out={"playroom": held_out, "launcher": held_out},
@@ -146,4 +159,5 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
         assert domain["largest_over_true_reward"]["value"] == pytest.approx(1)
         curve = domain["models"]["c"]["offline"]["precision_recall"]
         assert len(curve["recall"]) == len(curve["precision"]) == 60
+    assert summary["in_context"]["b"]["last_episodes"]["value"] == pytest.approx(0.5)
     json.dumps(summary)
