@@ -8,8 +8,8 @@ what agents can do that were trained on it alone, by the ground truth of goals t
 trained on; and what a transformer learns in context of goals that nobody tells it, distilled from
 learners that the model paid.
 
-``--models`` takes sizes of the family, model cards (``.json``), and models of open_clip with a tag or
-a checkpoint: ``ViT-B-32:laion2b_s34b_b79k``, ``ViT-B-32:weights.safetensors``.
+``--models`` takes sizes of the family, model cards (``.json``), and open_clip's models with a tag
+or a checkpoint: ``ViT-B-32:laion2b_s34b_b79k``, ``ViT-B-32:weights.safetensors``.
 
 Each job keeps its result in a file; a run that was killed goes on where it was. A job that fails is
 tried once more; what fails twice is named in the end, and the summary waits for it.

@@ -3,6 +3,7 @@
 Axis letters: ``K`` points of a curve, ``G`` goals.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from algdistill.sources import ActorCritic, ActorCriticConfig
+from algdistill.tasks import StepResult
 from run_folder import Arrays
 from trend_domains import Domain
 from trend_tasks import ScoredTasks, launcher_tasks, playroom_tasks
@@ -18,6 +20,7 @@ from vlmreward import Goal, ImageTextEncoder, RewardModel, SoftmaxHead, Threshol
 NUM_TASKS = 64
 _EVALUATION_SEED = 5_000_000
 _SEEDS_APART = 10_000
+_FRAMES_KEPT = 6
 
 
 class MakeTasks(Protocol):
@@ -88,8 +91,7 @@ def train_agent(
         ``steps``, ``vlm_return`` and ``env_return`` of training episodes ``[K]``: the share that
         the reward paid and that reached the goal; ``test_success`` and ``train_success`` ``[K]``:
         of held-out goals and of those trained on, by the ground truth, in episodes that go on to
-        their limit; at the end also ``test_paid``, the share of held-out episodes that the reward
-        pays.
+        their limit; and where an encoder pays, what `watch_rewards` sees of the trained agent.
     """
     reward_model = encoder and rewards(encoder, domain.train_goals, threshold)
     sentences = [goal.prompts[0] for goal in domain.train_goals]
@@ -120,36 +122,69 @@ def train_agent(
     columns = ("steps", "vlm_return", "env_return", "test_success", "train_success")
     found = dict(zip(columns, np.array(curves).T, strict=True))
     if encoder is not None:
-        paid = rewards(encoder, domain.test_goals, threshold)
-        share = evaluate(domain, learner, domain.test_goals, num_evaluated, paid)
-        found["test_paid"] = np.array(share)
+        reward_model = rewards(encoder, domain.test_goals, threshold)
+        found |= watch_rewards(domain, learner, num_evaluated, reward_model)
     return found
 
 
 def evaluate(
-    domain: OnlineDomain,
-    learner: ActorCritic,
-    goals: tuple[Goal, ...],
-    num_episodes: int,
-    reward_model: RewardModel | None = None,
+    domain: OnlineDomain, learner: ActorCritic, goals: tuple[Goal, ...], num_episodes: int
 ) -> float:
-    """Return the share of episodes that are paid at any of their steps, by the truth or a reward.
+    """Return the share of episodes that reach their goal at any step, by the ground truth.
 
     The policy's actions are drawn; episodes go on to their limit.
     """
-    sentences = [goal.prompts[0] for goal in goals]
     tasks = domain.make_tasks(
-        num_episodes, sentences, _EVALUATION_SEED, reward_model, ends_when_paid=False
+        num_episodes, [goal.prompts[0] for goal in goals], _EVALUATION_SEED, ends_when_paid=False
     )
+    reached = torch.zeros(num_episodes, dtype=torch.bool)
+    for result in _act(learner, tasks):
+        reached |= result.env_reward > 0
+    return float(reached.float().mean())
+
+
+def watch_rewards(
+    domain: OnlineDomain, learner: ActorCritic, num_episodes: int, reward_model: RewardModel
+) -> Arrays:
+    """Let a trained agent act on held-out goals and see what its reward model pays.
+
+    Returns:
+        ``test_paid``, ``test_reached`` and ``test_paid_wrongly``: the shares of episodes with a
+        step that is paid, that reaches the goal, and that is paid without reaching it;
+        ``wrong_frames`` ``[K, H, W, 3]``, the first frame of some episodes that was paid wrongly,
+        and ``wrong_goals`` ``[K]``, their goals.
+    """
+    goals = [goal.prompts[0] for goal in domain.test_goals]
+    tasks = domain.make_tasks(
+        num_episodes, goals, _EVALUATION_SEED, reward_model, ends_when_paid=False
+    )
+    seen = torch.zeros(3, num_episodes, dtype=torch.bool)
+    frames, wrong_goals = [], []
+    goal_index = tasks.goal_index
+    for result in _act(learner, tasks):
+        paid, reached = result.reward > 0, result.env_reward > 0
+        wrong = paid & ~reached
+        first = (wrong & ~seen[2]).nonzero()[:, 0]
+        frames.append(tasks.frames[first])
+        wrong_goals.append(goal_index[first])
+        seen |= torch.stack([paid, reached, wrong])
+    shares = seen.float().mean(dim=1).tolist()
+    names = ("test_paid", "test_reached", "test_paid_wrongly")
+    return {
+        **{name: np.array(share) for name, share in zip(names, shares, strict=True)},
+        "wrong_frames": torch.cat(frames)[:_FRAMES_KEPT].numpy(),
+        "wrong_goals": torch.cat(wrong_goals)[:_FRAMES_KEPT].numpy(),
+    }
+
+
+def _act(learner: ActorCritic, tasks: ScoredTasks) -> Iterator[StepResult]:
+    """Act for one episode, drawing from the policy; all episodes end together."""
     generator = torch.Generator().manual_seed(0)
     obs = tasks.reset()
-    reached = torch.zeros(num_episodes, dtype=torch.bool)
     for _ in range(tasks.episode_length):
-        actions = _draw_actions(learner, obs, generator)
-        result = tasks.step(actions)
+        result = tasks.step(_draw_actions(learner, obs, generator))
         obs = result.obs
-        reached |= result.reward > 0
-    return float(reached.float().mean())
+        yield result
 
 
 @torch.no_grad()

@@ -178,8 +178,9 @@ def _online(runs: Sequence[Arrays]) -> dict[str, Any]:
         "train_success": mean(curves["train_success"][:, -1]),
         "test_success_of_seeds": curves["test_success"][:, -1].round(4).tolist(),
     }
-    if "test_paid" in runs[0]:
-        summary["test_paid"] = mean(np.array([float(found["test_paid"]) for found in runs]))
+    for name in ("test_paid", "test_reached", "test_paid_wrongly"):
+        if name in runs[0]:
+            summary[name] = mean(np.array([float(found[name]) for found in runs]))
     return summary
 
 

@@ -43,7 +43,7 @@ class ScoredTasks:
         ends_when_paid: End an episode with the first step that is paid (Baumli et al. 2023).
 
     Attributes:
-        goal_index: Which goal each task is about.
+        frames: What the reward model was shown last, uint8 ``[N, H, W, 3]``.
     """
 
     observation_dtype = torch.float32
@@ -84,7 +84,8 @@ class ScoredTasks:
         result = self._tasks.step(actions)
         reward = result.env_reward
         if self._reward_model is not None:
-            reward = self._reward_model(self._tasks.render(), self._tasks.goal_index)
+            self.frames = self._tasks.render()
+            reward = self._reward_model(self.frames, self._tasks.goal_index)
         terminated = result.terminated
         if self._ends_when_paid:
             terminated = terminated | (reward > 0)

@@ -5,6 +5,7 @@ import torch
 
 from algdistill.sources import ActorCritic, ActorCriticConfig
 from algdistill.tasks import BatchedTasks
+from trend_online import OnlineDomain, evaluate, watch_rewards
 from trend_tasks import (
     ROOMS,
     launcher_tasks,
@@ -12,7 +13,7 @@ from trend_tasks import (
     observe_room,
     playroom_tasks,
 )
-from vlmreward import RewardModel, Scores
+from vlmreward import Goal, RewardModel, Scores
 from vlmreward_envs.launcher import ALL_GOALS, APP_NAMES, LauncherConfig, LauncherPhones
 from vlmreward_envs.playroom import PlayroomRooms
 from vlmreward_envs.playroom.language import OBJECT_NAMES
@@ -119,3 +120,20 @@ def test_an_agent_learns_from_the_ground_truth() -> None:
     paid = torch.stack([r.reward for _, _, r in ActorCritic(tasks, config, tasks.task_ids).steps()])
     tenth = len(paid) // 10
     assert paid[-tenth:].mean() > 4 * paid[:tenth].mean()
+
+
+def test_what_is_paid_wrongly_is_kept() -> None:
+    """A reward model that pays the first of two held-out goals always."""
+    goals = tuple(Goal(sentence) for sentence in LIFT)
+    domain = OnlineDomain(playroom_tasks, goals, goals)
+    tasks = playroom_tasks(8, LIFT, 0)
+    config = ActorCriticConfig(num_episodes=1, num_actors=8, hidden_size=16)
+    learner = ActorCritic(tasks, config, tasks.task_ids)
+    found = watch_rewards(domain, learner, 32, PaysFor(0))
+    about_first = float((playroom_tasks(32, LIFT, 5_000_000).goal_index == 0).float().mean())
+    assert found["test_paid"] == pytest.approx(about_first)
+    assert found["test_paid_wrongly"] == pytest.approx(about_first)  # nothing is lifted at once
+    assert 0 <= found["test_reached"] < 0.6
+    assert found["wrong_frames"].shape == (6, 96, 96, 3)
+    assert found["wrong_goals"].tolist() == [0] * 6
+    assert evaluate(domain, learner, goals, 32) == pytest.approx(found["test_reached"])
