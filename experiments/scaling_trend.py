@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,15 @@ from hidden_goal_learning import HiddenGoalPreset, Rooms
 from jobs import Backend, Job, run_jobs
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 from trend_domains import domains
-from trend_figures import two_panels
+from trend_figures import (
+    accuracy_and_ability,
+    accuracy_by_size,
+    choices,
+    in_context_curves,
+    paid_and_reached,
+    two_panels,
+    wrong_frames,
+)
 from trend_in_context import collect_histories, find_rewards, learn_in_context
 from trend_offline import draw_labelled, measure_offline
 from trend_online import online_domain, train_agent
@@ -132,11 +140,31 @@ def main(options: TrendOptions) -> Path:
         for model in everything
     }
     _run(in_context, options)
-    summary = summarise(run, collect(run, options))
+    results = collect(run, options)
+    summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
-    write_atomically(run.path / "scaling_trend.png", two_panels(summary))
+    for name, picture in pictures(summary, results).items():
+        write_atomically(run.path / f"{name}.png", picture)
     print(run.path / "scaling_trend.png")
     return run.path
+
+
+def pictures(summary: Mapping[str, Any], results: Results) -> dict[str, bytes]:
+    """Draw every figure, as PNG by name."""
+    of_summary = (
+        accuracy_by_size, accuracy_and_ability, choices, in_context_curves, paid_and_reached,
+    )  # fmt: skip
+    drawn = {draw.__name__: draw(summary) for draw in of_summary}
+    for domain in domains():
+        goals = [goal.prompts[0] for goal in online_domain(domain).test_goals]
+        shown = {}
+        for model in results.models:
+            runs = results.online[domain.name, model]
+            index = np.concatenate([found["wrong_goals"] for found in runs])
+            frames = np.concatenate([found["wrong_frames"] for found in runs])
+            shown[model] = (frames, [goals[goal] for goal in index])
+        drawn[f"wrong_frames_{domain.name}"] = wrong_frames(shown)
+    return {"scaling_trend": two_panels(summary), **drawn}
 
 
 def _run(jobs: Mapping[str, Job], options: TrendOptions) -> None:

@@ -66,7 +66,8 @@ def test_the_whole_trend_and_its_resumption(
         assert domain[TRUTH]["test_success"]["value"] >= 0
     assert len(summary["in_context"][TRUTH]["curve"]) == 6
     assert set(summary["spearman"]) == {"size_ap", "ap_return"}
-    assert (folder / "scaling_trend.png").stat().st_size > 10_000
+    drawn = {file.stem for file in folder.glob("*.png") if file.stat().st_size > 5_000}
+    assert {"scaling_trend", "choices", "in_context_curves", "wrong_frames_launcher"} <= drawn
     stamps = {file: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
     assert len(stamps) == 2 + 2 * 3
     lost = folder / "launcher_s_0.npz"
