@@ -50,10 +50,7 @@ class RunFolder:
             started = time.perf_counter()
             arrays = compute()
             seconds = np.float64(time.perf_counter() - started)
-            partial = file.with_suffix(".part")
-            with partial.open("wb") as stream:
-                np.savez_compressed(stream, seconds=seconds, **arrays)
-            os.replace(partial, file)
+            _write_arrays(file, {"seconds": seconds, **arrays})
         return self.finished(name)
 
     def finished(self, name: str) -> Arrays:
@@ -68,6 +65,21 @@ class RunFolder:
             with np.load(file, allow_pickle=False) as stored:
                 found[file.stem] = round(float(stored["seconds"]), 1)
         return found
+
+
+def _write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
+    partial = file.with_suffix(".part")
+    try:
+        with partial.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"{file} could not be written ({error.strerror}); finished stages are kept: free some "
+            "space and run the same command again",
+        ) from error
 
 
 def seconds_of(run: RunFolder, folders: Mapping[str, RunFolder]) -> dict[str, float]:

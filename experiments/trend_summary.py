@@ -3,10 +3,12 @@
 Axis letters: ``G`` goals, ``R`` bootstrap resamples, ``S`` seeds.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,21 @@ def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
         "in_context": {model: _in_context(runs) for model, runs in results.in_context.items()},
         "spearman": _spearman(results, parameters),
     }
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a ``summary.json``, or a committed result.
+
+    Raises:
+        ValueError: If another version of this experiment wrote it.
+    """
+    summary: dict[str, Any] = json.loads(path.read_text())
+    if summary.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {summary.get('format')}, this version reads {FORMAT}: run "
+            "experiments/scaling_trend.py again"
+        )
+    return summary
 
 
 def _in_context(runs: Sequence[Arrays]) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +46,19 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     RunFolder(tmp_path, Settings(0))
     with pytest.raises(ValueError, match=r"\['seed'\] differ"):
         RunFolder(tmp_path, Settings(1))
+
+
+def test_a_full_disk_is_told_and_finished_stages_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path, Settings())
+    run.stage("first", lambda: {"values": np.arange(3)})
+
+    def write(*args: object, **arrays: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez_compressed", write)
+    with pytest.raises(OSError, match=r"second.npz could not be written .*free some space"):
+        run.stage("second", lambda: {"values": np.arange(3)})
+    assert run.finished("first")["values"].tolist() == [0, 1, 2]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["first.npz", "settings.json"]

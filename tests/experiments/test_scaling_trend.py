@@ -9,7 +9,7 @@ import scaling_trend
 from encoder_family import SIZES, FamilyOptions
 from run_folder import RunFolder
 from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
-from trend_summary import Results, summarise
+from trend_summary import Results, read_summary, summarise
 from vlmreward.encoders import build_model
 from vlmreward.encoders.towers import PATCH_CONVNETS
 
@@ -161,4 +161,9 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
         curve = domain["models"]["c"]["offline"]["precision_recall"]
         assert len(curve["recall"]) == len(curve["precision"]) == 60
     assert summary["in_context"]["b"]["last_episodes"]["value"] == pytest.approx(0.5)
-    json.dumps(summary)
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(summary))
+    assert read_summary(path) == summary
+    path.write_text(json.dumps({**summary, "format": 0}))
+    with pytest.raises(ValueError, match=r"has format 0, this version reads 1"):
+        read_summary(path)

@@ -192,7 +192,14 @@ def _create_pretrained(name: str, pretrained: str, model_cfg: Mapping[str, Any])
             f"unknown weights {pretrained!r} for architecture {name!r}."
             f"{_suggest(pretrained, tags)} Known are {tags}"
         )
-    return open_clip.create_model(name, pretrained, require_pretrained=True)
+    try:
+        return open_clip.create_model(name, pretrained, require_pretrained=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights {pretrained!r} of {name!r} are not on this machine and could not be "
+            f"downloaded ({error}): download them where there is a network, and pass the file as "
+            f"`checkpoint` in place of `pretrained`"
+        ) from error
 
 
 def _published_preprocessing(name: str) -> dict[str, Any]:

@@ -240,3 +240,13 @@ def test_shipped_encoders_load(name):
     assert encoder.calibrated_head is not None
     assert encoder.training
     assert encoder.encode_obs({"pixels": FRAMES}).shape == (3, encoder.embed_dim)
+
+
+def test_without_a_network_a_checkpoint_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(open_clip, "create_model", fails)
+    message = r"'laion2b_s34b_b79k' of 'ViT-B-32' .*no route to host.*pass the file as `checkpoint`"
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder("ViT-B-32", pretrained="laion2b_s34b_b79k", device="cpu")
