@@ -31,10 +31,11 @@ from trend_scores import (
 )
 from vlmreward import load_encoder
 from vlmreward.encoders import OpenCLIPEncoder, build_tokenizer, save_encoder
-from vlmreward.pretraining import PretrainConfig, pretrain
+from vlmreward.pretraining import CaptionSource, PretrainConfig, pretrain
 
 CALIBRATION_SEED, TEST_SEED, PROGRESS_SEED = 2_000_001, 2_000_002, 2_000_003
 """Of labelled trajectories, none of which is trained on."""
+_TEXTS_SEED = 2_000_004
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,16 @@ class Preset:
         num_steps: Gradient steps of 128 frames.
         num_episodes: Labelled trajectories of each domain, to calibrate on and to test on.
         evaluation_interval: Gradient steps between looks at the average precision.
+        num_text_batches: Batches whose sentences tell which tokens are read at all.
     """
 
     num_steps: int
     num_episodes: int
     evaluation_interval: int
+    num_text_batches: int
 
 
-PRESETS = {"full": Preset(5000, 1024, 500), "debug": Preset(2, 64, 1)}
+PRESETS = {"full": Preset(5000, 1024, 500, 64), "debug": Preset(2, 64, 1, 8)}
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def train(name: str, options: FamilyOptions, run_dir: Path) -> Path:
 
     source = EitherCaptions(*(domain.captions for domain in both))
     model = pretrain(model_cfg, source, config, run_dir / name, evaluate=evaluate)
+    forget_unread_tokens(model, model_cfg, source, preset.num_text_batches)
     # Calibrate and measure the half-precision weights that are saved, not the ones just trained.
     unmeasured = save_encoder(model, model_cfg, run_dir / name / "unmeasured")
     encoder = load_encoder(str(unmeasured), device="cpu")
@@ -183,6 +187,25 @@ def model_config(size: Size) -> dict[str, Any]:
             "layers": 2,
         },
     }
+
+
+@torch.no_grad()
+def forget_unread_tokens(
+    model: Any, model_cfg: dict[str, Any], source: CaptionSource, num_batches: int
+) -> None:
+    """Set the embeddings of tokens that no training sentence has to 0.
+
+    They are what they were drawn as, and most of the file: zeros take no room in an archive.
+    """
+    texts: set[str] = set()
+    for batch in range(num_batches):
+        drawn = source(128, np.random.default_rng((_TEXTS_SEED, batch)))
+        texts.update(text for captions in drawn.captions for text in captions)
+        texts.update(text for frame in drawn.near_misses for misses in frame for text in misses)
+    read = build_tokenizer(model_cfg)(sorted(texts)).unique()
+    weight = model.token_embedding.weight
+    kept = torch.zeros(len(weight), 1).index_fill_(0, read, 1.0)
+    weight.mul_(kept)
 
 
 def measure(encoder: OpenCLIPEncoder, domain: Domain, preset: Preset) -> dict[str, Any]:

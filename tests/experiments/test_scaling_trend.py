@@ -10,8 +10,10 @@ from encoder_family import SIZES, FamilyOptions
 from run_folder import RunFolder
 from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
 from trend_summary import Results, read_summary, summarise
-from vlmreward.encoders import build_model
+from vlmreward import load_encoder
+from vlmreward.encoders import build_model, build_tokenizer
 from vlmreward.encoders.towers import PATCH_CONVNETS
+from vlmreward_envs.launcher import ALL_GOALS
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,15 @@ def test_the_family_spans_two_orders_of_magnitude(family: Path) -> None:
     assert parameters == {"xs": 4464, "s": 18496}
     model = build_model(encoder_family.model_config(SIZES["xl"]))
     assert sum(p.numel() for p in model.visual.parameters()) >= 100 * parameters["xs"]
+
+
+def test_tokens_that_no_sentence_has_are_zero_and_the_others_are_not(family: Path) -> None:
+    weight = load_encoder(str(family / "xs.json"), device="cpu").model.token_embedding.weight
+    is_zero = (weight == 0).all(dim=1)
+    assert 0.98 < float(is_zero.float().mean()) < 1
+    tokenizer = build_tokenizer(encoder_family.model_config(SIZES["xs"]))
+    said = [*ALL_GOALS, "the person is holding the white cone", "a pop-up advertises Chess"]
+    assert not is_zero[tokenizer(said).unique()[1:]].any()  # but for the padding, which is 0
 
 
 def test_cards_say_how_they_were_measured(family: Path) -> None:
