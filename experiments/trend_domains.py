@@ -42,7 +42,7 @@ _RANDOM_GESTURES = 0.3
 
 
 @dataclass(frozen=True)
-class LabelledFrames:
+class LabelledTrajectories:
     """Trajectories, one after the other, with the ground truth of every goal.
 
     Attributes:
@@ -72,7 +72,7 @@ class Domain:
     captions: CaptionSource
     goals: tuple[Goal, ...]
     is_held_out: NDArray[np.bool_]
-    draw: Callable[[int, np.random.Generator], LabelledFrames]
+    draw: Callable[[int, np.random.Generator], LabelledTrajectories]
 
 
 class EitherCaptions:
@@ -136,7 +136,7 @@ def _say_verbs(
     return true, wrong
 
 
-def draw_playroom(num_episodes: int, rng: np.random.Generator) -> LabelledFrames:
+def draw_playroom(num_episodes: int, rng: np.random.Generator) -> LabelledTrajectories:
     """Let persons walk at random, from rooms in which something happens."""
     config = PlayroomConfig()
     renderer = PlayroomRenderer(config)
@@ -160,7 +160,7 @@ def _found_and_lifted(state: PlayroomState) -> torch.Tensor:
     return torch.cat(columns, dim=1)
 
 
-def draw_launcher(num_episodes: int, rng: np.random.Generator) -> LabelledFrames:
+def draw_launcher(num_episodes: int, rng: np.random.Generator) -> LabelledTrajectories:
     """Open one app after the other, with every third gesture at random."""
     config = LauncherConfig()
     renderer = LauncherRenderer(config.num_pages)
@@ -181,9 +181,9 @@ def draw_launcher(num_episodes: int, rng: np.random.Generator) -> LabelledFrames
     return _in_order(frames, labels)
 
 
-def _in_order(frames: list[torch.Tensor], labels: list[torch.Tensor]) -> LabelledFrames:
+def _in_order(frames: list[torch.Tensor], labels: list[torch.Tensor]) -> LabelledTrajectories:
     """Put each trajectory's frames in a row."""
-    return LabelledFrames(
+    return LabelledTrajectories(
         torch.stack(frames, dim=1).flatten(0, 1).numpy(),
         torch.stack(labels, dim=1).flatten(0, 1).numpy(),
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from launcher_domain import FORMS, launcher_goals
 from run_folder import Arrays
-from trend_domains import Domain, LabelledFrames, verb_sentence
+from trend_domains import Domain, LabelledTrajectories, verb_sentence
 from trend_scores import calibrated_threshold, embed, goal_scores, reward_model_of
 from vlmreward import (
     CosineHead,
@@ -33,7 +33,9 @@ _NEGATIVES_SEED = 4_000_003
 _BASELINES = {"playroom": HOLDING_NOTHING, "launcher": NO_APP_OPEN}
 
 
-def draw_labelled(domain: Domain, num_episodes: int) -> tuple[LabelledFrames, LabelledFrames]:
+def draw_labelled(
+    domain: Domain, num_episodes: int
+) -> tuple[LabelledTrajectories, LabelledTrajectories]:
     """Draw the trajectories to calibrate on and those to test on: the same for every encoder."""
     calibration, test = (
         domain.draw(num_episodes, np.random.default_rng(seed))
@@ -43,7 +45,10 @@ def draw_labelled(domain: Domain, num_episodes: int) -> tuple[LabelledFrames, La
 
 
 def measure_offline(
-    encoder: ImageTextEncoder, domain: Domain, calibration: LabelledFrames, test: LabelledFrames
+    encoder: ImageTextEncoder,
+    domain: Domain,
+    calibration: LabelledTrajectories,
+    test: LabelledTrajectories,
 ) -> Arrays:
     """Score labelled trajectories in every way that is compared.
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trend_domains import Domain, LabelledFrames
+from trend_domains import Domain, LabelledTrajectories
 from vlmreward import ImageTextEncoder, RewardModel, SoftmaxHead
 from vlmreward.evaluation import (
     RewardAccuracy,
@@ -54,7 +54,10 @@ def calibrated_threshold(labels: NDArray[np.bool_], scores: NDArray[np.float64])
 
 
 def accuracy(
-    found: LabelledFrames, scores: NDArray[np.float64], goals: NDArray[np.bool_], threshold: float
+    found: LabelledTrajectories,
+    scores: NDArray[np.float64],
+    goals: NDArray[np.bool_],
+    threshold: float,
 ) -> RewardAccuracy:
     """Measure the rewards of some goals, of those that any frame achieves."""
     chosen = np.nonzero(goals & found.labels.any(axis=0))[0]
