@@ -33,7 +33,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from algdistill.sources.fleet import FleetConfig, SourceFleet
-from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
+from algdistill.sources.policy_gradient import lambda_advantages
+from algdistill.sources.stacked_adam import StackedAdam
 from algdistill.sources.stacked_networks import (
     FirstLayer,
     StackedPerceptron,
@@ -154,8 +155,8 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
             self._config.num_layers,
             self._num_actions + 1,
         )
-        self._optimizer = torch.optim.Adam(
-            self.network.parameters(), self._config.learning_rate, eps=1e-5, fused=True
+        self._optimizer = StackedAdam(
+            self.network, self._config.learning_rate, self._config.max_grad_norm
         )
         self._rollout: list[_Step] = []
 
@@ -225,10 +226,7 @@ class ActorCritic(SourceFleet[ActorCriticConfig]):
         for _ in range(config.num_epochs):
             for first in range(config.num_minibatches):
                 part = [value[:, first :: config.num_minibatches] for value in whole]
-                self._optimizer.zero_grad()
-                self._loss(*part).backward()  # type: ignore[no-untyped-call]
-                clip_each_learner(self.network.parameters(), config.max_grad_norm)
-                self._optimizer.step()
+                self._optimizer.descend(self._loss(*part))
 
     def _loss(
         self,

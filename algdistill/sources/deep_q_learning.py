@@ -36,7 +36,8 @@ from torch import Tensor
 
 from algdistill.sources.epsilon_greedy import NUM_DRAWS, EpsilonGreedyConfig, epsilon_greedy
 from algdistill.sources.fleet import SourceFleet
-from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
+from algdistill.sources.policy_gradient import lambda_advantages
+from algdistill.sources.stacked_adam import StackedAdam
 from algdistill.sources.stacked_networks import (
     FirstLayer,
     StackedPerceptron,
@@ -157,9 +158,7 @@ class DeepQLearning(SourceFleet[DeepQLearningConfig]):
             self._num_actions,
         )
         self.target_network = deepcopy(self.network).requires_grad_(False)
-        self._optimizer = torch.optim.Adam(
-            self.network.parameters(), config.learning_rate, eps=1e-5, fused=True
-        )
+        self._optimizer = StackedAdam(self.network, config.learning_rate, config.max_grad_norm)
         self._num_updates = 0
         self._num_seen = 0
         self._memory: list[Shaped[Tensor, "N C ..."]] = []
@@ -226,10 +225,7 @@ class DeepQLearning(SourceFleet[DeepQLearningConfig]):
         outputs = self.network(steps.obs.flatten(1, 2))
         chosen = outputs.gather(-1, steps.actions.flatten(1)[..., None])[..., 0]
         losses = 0.5 * (chosen - (1.0 - config.discount) * targets).square()
-        self._optimizer.zero_grad()
-        losses.mean(dim=1).sum().backward()
-        clip_each_learner(self.network.parameters(), config.max_grad_norm)
-        self._optimizer.step()
+        self._optimizer.descend(losses.mean(dim=1).sum())
         self._num_updates += 1
         if self._num_updates % config.target_interval == 0:
             followers = self.target_network.parameters()

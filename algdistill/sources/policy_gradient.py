@@ -1,15 +1,13 @@
-r"""What policy gradients of many learners at once need beside their loss.
+"""Returns along the steps of many learners at once, and what is to be gained on them.
 
 Axis letters: ``N`` learners, ``E`` tasks of each, ``T`` steps of a rollout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def lambda_advantages(
@@ -41,14 +39,3 @@ def lambda_advantages(
         later = deltas[:, step] + carried[:, step] * later
         advantages[:, step] = later
     return advantages
-
-
-@torch.no_grad()
-def clip_each_learner(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Shorten the gradient of each learner, over all of its weights, to ``max_norm``."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
-    norm = torch.stack(squares, dim=1).sum(dim=1).sqrt()
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale.view(-1, *(1,) * (gradient.dim() - 1)))

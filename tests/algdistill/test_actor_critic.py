@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional
 
 from algdistill.sources import ActorCritic, ActorCriticConfig
-from algdistill.sources.policy_gradient import clip_each_learner, lambda_advantages
+from algdistill.sources.policy_gradient import lambda_advantages
 from algdistill.sources.random_streams import stream_origins
+from algdistill.sources.stacked_adam import clip_each_learner
 from algdistill.sources.stacked_networks import (
     StackedLinear,
     StackedLookup,
