@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3 import A2C
+from stable_baselines3 import A2C, DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -28,6 +29,8 @@ from algdistill.sources import (
     UCB1,
     ActorCritic,
     ActorCriticConfig,
+    DeepQLearning,
+    DeepQLearningConfig,
     GoalSearch,
     GoalSearchConfig,
     NoisyOracle,
@@ -51,6 +54,7 @@ CONTEXT = 80
 LONG_CONTEXT = 1280
 PRECISIONS = ("fp32", "bf16")
 NUM_LEARNERS = 2600
+WIDTH = 32
 
 
 def collect(num_learners: int, num_episodes: int) -> list[LearningHistory]:
@@ -118,7 +122,7 @@ def source_rows() -> list[Row]:
 
 
 class SharedPerceptron(BaseFeaturesExtractor):
-    """The fleet's network for SB3, which has already encoded observations one-hot."""
+    """The fleets' network for SB3, which has already encoded observations one-hot."""
 
     def __init__(self, observation_space: gym.Space[Any], width: int) -> None:
         super().__init__(observation_space, width)
@@ -128,43 +132,66 @@ class SharedPerceptron(BaseFeaturesExtractor):
         )
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Return what policy and value share."""
+        """Return what all outputs share."""
         return self.layers(observations)
 
 
-def actor_critic_row() -> Row:
-    """Steps of neural source learners, recorded, beside one of SB3's with the same network."""
-    width, num_learners, rollout_length = 32, 1000, 20
-    ids = torch.arange(num_learners)
-    config = ActorCriticConfig(
-        num_episodes=10, hidden_size=width, num_layers=2, rollout_length=rollout_length
-    )
-    fleet = ActorCritic(DarkRoomTasks(ids % 81), config, ids)
-    agent = A2C(
-        "MlpPolicy",
-        DummyVecEnv([lambda: Monitor(PlainDarkRoom((7, 1)))]),
-        n_steps=rollout_length,
-        policy_kwargs={
+def one_learner() -> dict[str, Any]:
+    """What SB3's learners share: a room, the fleets' network and a seed."""
+    return {
+        "policy": "MlpPolicy",
+        "env": DummyVecEnv([lambda: Monitor(PlainDarkRoom((7, 1)))]),
+        "policy_kwargs": {
             "features_extractor_class": SharedPerceptron,
-            "features_extractor_kwargs": {"width": width},
+            "features_extractor_kwargs": {"width": WIDTH},
             "net_arch": [],
         },
-        seed=0,
-        device="cpu",
-    )
+        "seed": 0,
+        "device": "cpu",
+    }
 
-    def train_sb3() -> int:
-        agent.learn(2000)
-        return 2000
 
-    name = f"actor-critic, {width}x{width}, {num_learners:,}"
+def beside_sb3(name: str, fleet: SourceFleet[Any], agent: BaseAlgorithm, num_steps: int) -> Row:
+    """Steps of a fleet, recorded, beside those of one learner, ``num_steps`` a round."""
+
+    def train_agent() -> int:
+        agent.learn(num_steps)
+        return num_steps
+
     speeds = interleaved(
-        {name: lambda: sum(len(history) for history in fleet.train()), "sb3": train_sb3},
+        {name: lambda: sum(len(history) for history in fleet.train()), "sb3": train_agent},
         num_rounds=4,
         clock=time.process_time,
     )
-    baseline = "SB3's A2C, one learner, same network"
+    baseline = f"SB3's {type(agent).__name__}, one learner, same network"
     return row(name, "steps/CPU-s", speeds[name], baseline, speeds["sb3"])
+
+
+def actor_critic_row() -> Row:
+    """Actor-critics beside SB3's A2C."""
+    ids = torch.arange(1000)
+    config = ActorCriticConfig(num_episodes=10, hidden_size=WIDTH, num_layers=2, rollout_length=20)
+    fleet = ActorCritic(DarkRoomTasks(ids % 81), config, ids)
+    agent = A2C(n_steps=config.rollout_length, **one_learner())
+    return beside_sb3(f"actor-critic, {WIDTH}x{WIDTH}, {len(ids):,}", fleet, agent, 2000)
+
+
+def deep_q_learning_row() -> Row:
+    """Deep Q-learners beside SB3's DQN, which takes as many steps and learns from as many."""
+    ids = torch.arange(250)
+    config = DeepQLearningConfig(num_episodes=20, hidden_size=WIDTH, num_layers=2)
+    fleet = DeepQLearning(DarkRoomTasks(ids % 81), config, ids)
+    agent = DQN(
+        buffer_size=config.replay_capacity,
+        learning_starts=config.batch_size,
+        batch_size=config.batch_size,
+        train_freq=config.update_interval,
+        target_update_interval=config.update_interval * config.target_interval,
+        tau=config.target_rate,
+        **one_learner(),
+    )
+    name = f"deep Q-learning, {WIDTH}x{WIDTH}, {len(ids):,}"
+    return beside_sb3(name, fleet, agent, fleet.num_steps)
 
 
 def transformer(context_length: int) -> ADTransformer:
@@ -304,6 +331,7 @@ def main() -> None:
     rows = [
         *source_rows(),
         actor_critic_row(),
+        deep_q_learning_row(),
         *training_rows(transformer(CONTEXT), histories),
         *acting_rows(),
         *long_context_rows(),
