@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -143,7 +144,8 @@ class Trainer:
             self._resume()
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         is_first = self._accelerator.is_main_process
-        with self._writer() as writer, Progress(*columns, disable=not is_first) as progress:
+        shown = Progress(*columns, console=Console(stderr=True), disable=not is_first)
+        with self._writer() as writer, shown as progress:
             bar = progress.add_task(
                 "distil", total=self.config.num_updates, completed=self._num_updates
             )

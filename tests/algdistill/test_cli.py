@@ -170,7 +170,9 @@ def test_training_from_blocks_and_with_other_shapes(store, tmp_path, capsys):
     )  # fmt: skip
     model = load_model(tmp_path / "run" / "best.safetensors")
     assert (model.config.positions, model.config.tokens_per_step) == ("rotary", 3)
-    said = " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{tmp_path / 'run' / 'best.safetensors'}: return ")
+    said = " ".join(printed.err.split())
     assert "validation tasks [4, 5] are among those trained on" in said
 
 
