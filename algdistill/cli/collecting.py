@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 from tyro.conf import Positional, arg, subcommand
 
+from algdistill.cli.devices import check_device
 from algdistill.cli.named_tasks import COLLECTING, Named, random_streams
 from algdistill.cli.output import MESSAGES
 from algdistill.histories import HistoryStore, HistoryStoreError
@@ -90,6 +91,7 @@ def collect(
         learners_at_once: Learners trained side by side and then stored.
         device: Where tasks and learners are.
     """
+    check_device(device)
     copies = source.num_actors if isinstance(source, ActorCriticConfig) else 1
     if histories_per_task < 1 or histories_per_task % copies:
         raise ValueError(

@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 
 from algdistill.agents import InContextAgent, RandomAgent
 from algdistill.agents.base import Agent
+from algdistill.cli.devices import check_device
 from algdistill.cli.named_tasks import EVALUATING, Named, random_streams
 from algdistill.cli.output import MESSAGES, write_json
 from algdistill.evaluation import (
@@ -63,6 +64,7 @@ def evaluate(
         device: Where the model and the tasks are.
         as_json: Print one JSON object instead of a table.
     """
+    check_device(device)
     for name, value in (("episodes_per_block", episodes_per_block), ("repeats", repeats)):
         if value < 1:
             raise ValueError(f"got {name}={value}, expected at least 1")

@@ -12,6 +12,7 @@ import torch
 from tyro.conf import Positional, arg
 
 from algdistill.agents import InContextAgent
+from algdistill.cli.devices import check_device
 from algdistill.cli.named_tasks import VALIDATING, Named, NamedTasks, random_streams
 from algdistill.cli.output import MESSAGES, write_json
 from algdistill.evaluation import evaluate_in_context
@@ -147,6 +148,7 @@ def train(
         seed: Of the weights, the windows and what is masked.
         device: Where the model and the tasks are.
     """
+    check_device(device)
     histories = HistoryStore.open(store)
     tasks = validation.tasks(named, device)
     if TaskSpace.of(tasks) != histories.space:

@@ -263,6 +263,16 @@ def test_bad_folders_and_settings_end_in_one_line(store, trained, tmp_path):
         )  # fmt: skip
 
 
+def test_a_device_that_is_not_there_ends_in_one_line(store, trained, tmp_path):
+    message = "got device='gpu', expected cpu, or one that this machine has"
+    with pytest.raises(SystemExit, match=message):
+        collect(tmp_path / "store", "0:6", "--device", "gpu")
+    with pytest.raises(SystemExit, match=message):
+        train(store, tmp_path / "run", "70:72", "--device", "gpu")
+    with pytest.raises(SystemExit, match=message):
+        run("evaluate", trained, "--tasks", ROOMS, "--task-ids", "0:2", "--device", "gpu")
+
+
 def test_seeds_are_given_where_they_are_asked_for():
     ids, streams = torch.tensor([3, 5]), random_streams(1, collecting.COLLECTING, 2, "cpu")
     made = NamedTasks("vlmreward_envs.key_to_door:DarkKeyToDoorTasks", "3,5").make(ids, streams)
