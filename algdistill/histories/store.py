@@ -152,7 +152,8 @@ class HistoryStore:
             group = zarr.open_group(path, mode="r" if read_only else "r+")
         except (FileNotFoundError, ValueError) as error:
             raise HistoryStoreError(
-                f"no history store at {path}: make one with `HistoryStore.create`"
+                f"no history store at {path}: make one with `algdistill collect` or "
+                "`HistoryStore.create`"
             ) from error
         version = group.attrs.get("format_version")
         if version != FORMAT_VERSION:
