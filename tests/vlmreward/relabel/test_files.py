@@ -78,10 +78,11 @@ class TestFiles:
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (tmp_path / "waiting").exists() and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.05)
+        assert (tmp_path / "waiting").exists()
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not rewards_path(path).exists()
