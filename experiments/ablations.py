@@ -178,7 +178,8 @@ def ablation_panels(found: dict[str, dict[str, Any]]) -> bytes:
             axes.set_xticks(x, list(points))
             axes.set(xlabel=AXES[axis][0], ylim=(0, None), title=axis.replace("_", " "))
         for first in panels[::columns]:
-            first.set_ylabel(f"return, {block[-1].replace('_', ' ')}")
+            first_episode, last_episode = block[-1].split("_")[1:]
+            first.set_ylabel(f"return, episodes {first_episode}–{last_episode}")
         panels[0].legend(title="tasks", alignment="left")
         figure.tight_layout()
         return png(figure)
