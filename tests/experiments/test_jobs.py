@@ -7,6 +7,12 @@ import pytest
 from jobs import run_jobs
 
 
+@pytest.fixture(autouse=True)
+def importable_in_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are functions of this module, which new processes import by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+
+
 def write(path: Path) -> None:
     path.write_text("done")
 
