@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import tyro
 
+from playroom_encoder import MODEL_CONFIG
 from trend_domains import Domain, EitherCaptions, domains
 from trend_scores import (
     FALSE_POSITIVE_RATE,
@@ -168,25 +169,9 @@ def train(name: str, options: FamilyOptions, run_dir: Path) -> Path:
 
 
 def model_config(size: Size) -> dict[str, Any]:
-    """Return the open_clip configuration of a member."""
-    return {
-        "embed_dim": size.embed_dim,
-        "init_logit_scale": 3.0,
-        "vision_cfg": {
-            "timm_model_name": size.tower,
-            "timm_model_pretrained": False,
-            "timm_pool": "catavgmax",
-            "timm_proj": "",
-            "image_size": 96,
-        },
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 64,
-            "heads": 4,
-            "layers": 2,
-        },
-    }
+    """Return the open_clip configuration of a member: that of the Playroom's but for its size."""
+    vision = {**MODEL_CONFIG["vision_cfg"], "timm_model_name": size.tower}
+    return {**MODEL_CONFIG, "embed_dim": size.embed_dim, "vision_cfg": vision}
 
 
 @torch.no_grad()

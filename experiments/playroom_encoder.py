@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from vlmreward.evaluation import (
 )
 from vlmreward.pretraining import PretrainConfig, pretrain
 
-MODEL_CONFIG = {
+MODEL_CONFIG: dict[str, Any] = {
     "embed_dim": 256,
     "init_logit_scale": 3.0,
     "vision_cfg": {

@@ -88,7 +88,7 @@ class TrendOptions:
     Attributes:
         models: What to compare, from small to large.
         seeds: Agents trained on each reward, in each domain.
-        preset: ``quick`` takes a quarter of an hour, ``debug`` runs through everything.
+        preset: ``quick`` does less of everything, ``debug`` as little as runs through.
         workers: Processes at a time, on this machine; with 0, jobs run one by one in this one.
         backend: Run jobs in processes of this machine, or on a Ray cluster.
         family: Folder of the family's model cards.
