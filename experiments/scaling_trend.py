@@ -26,7 +26,7 @@ import torch
 import tyro
 
 from algdistill.sources import TabularQLearningConfig
-from encoder_family import SIZES
+from encoder_family import CPU_SIZES, SIZES
 from hidden_goal_learning import HiddenGoalPreset, Rooms
 from jobs import Backend, Job, run_jobs
 from run_folder import Arrays, RunFolder, write_atomically, write_json
@@ -44,7 +44,7 @@ from trend_in_context import collect_histories, find_rewards, learn_in_context
 from trend_offline import draw_labelled, measure_offline
 from trend_online import online_domain, train_agent
 from trend_summary import Results, summarise
-from vlmreward import load_encoder
+from vlmreward import RewardModel, load_encoder
 from vlmreward.encoders import OpenCLIPEncoder
 
 TRUTH = "true reward"
@@ -95,7 +95,7 @@ class TrendOptions:
         run_name: Folder under ``runs/``.
     """
 
-    models: tuple[str, ...] = tuple(SIZES)
+    models: tuple[str, ...] = CPU_SIZES
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     preset: Literal["full", "quick", "debug"] = "full"
     workers: int = 2
@@ -191,7 +191,7 @@ def load_model(model: str, family: Path) -> OpenCLIPEncoder:
                 f"got model {model!r}, whose card {card} is not there: train it with "
                 f"`python experiments/encoder_family.py --sizes {model}`"
             )
-        return load_encoder(str(card), device="cpu")
+        return load_encoder(str(card))
     name, _, weights = model.partition(":")
     if not weights:
         return load_encoder(name)
@@ -253,11 +253,13 @@ def run_histories(run: RunFolder, model: str, options: TrendOptions) -> tuple[Ru
     folder = RunFolder(run.path / f"in_context_{file_name(model)}", run.settings)
     # The ground truth needs a model as well, whose scores are not used, to draw the same rooms.
     scorer = options.models[0] if model == TRUTH else model
-    offline = run.finished(f"offline_{file_name(scorer)}")
-    reward_model = find_rewards(
-        load_model(scorer, options.family), float(offline["playroom_threshold"])
-    )
-    rooms = collect_histories(folder, run.settings.in_context, reward_model, truth=model == TRUTH)
+
+    def load() -> RewardModel:
+        offline = run.finished(f"offline_{file_name(scorer)}")
+        threshold = float(offline["playroom_threshold"])
+        return find_rewards(load_model(scorer, options.family), threshold)
+
+    rooms = collect_histories(folder, run.settings.in_context, load, truth=model == TRUTH)
     return folder, rooms
 
 

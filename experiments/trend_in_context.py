@@ -3,6 +3,7 @@
 Axis letters: ``K`` episodes, ``N`` tasks.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -35,19 +36,19 @@ def find_rewards(encoder: ImageTextEncoder, threshold: float) -> RewardModel:
 
 
 def collect_histories(
-    run: RunFolder, settings: HiddenGoalPreset, reward_model: RewardModel, *, truth: bool
+    run: RunFolder, settings: HiddenGoalPreset, load: Callable[[], RewardModel], *, truth: bool
 ) -> Rooms:
     """Draw rooms with hidden goals, let sources learn them, and return the rooms.
 
     Args:
         run: Keeps the rooms and the histories.
         settings: How much is learned.
-        reward_model: Scores every frame that an episode can show.
+        load: Loads what scores every frame that an episode can show, unless the rooms are kept.
         truth: Whether the ground truth pays instead.
     """
     rooms = {
         name: HiddenGoalRooms.from_arrays(
-            run.stage(f"rooms_{name}", partial(draw_task_set, name, reward_model, settings))
+            run.stage(f"rooms_{name}", lambda name=name: draw_task_set(name, load(), settings))
         )
         for name in TASK_SETS
     }

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from launcher_domain import FORMS, launcher_goals
 from run_folder import Arrays
 from trend_domains import Domain, LabelledTrajectories, verb_sentence
-from trend_scores import calibrated_threshold, embed, goal_scores, reward_model_of
+from trend_scores import (
+    FALSE_POSITIVE_RATE,
+    OTHER_FALSE_POSITIVE_RATES,
+    calibrated_threshold,
+    embed,
+    goal_scores,
+    reward_model_of,
+)
 from vlmreward import (
     CosineHead,
     Goal,
@@ -29,6 +36,8 @@ Statistic = Callable[[NDArray[np.bool_], NDArray[np.float64]], float]
 
 CALIBRATION_SEED, TEST_SEED = 4_000_001, 4_000_002
 NUM_NEGATIVES = (1, 4, 16)
+OTHER_RATES = {f"_{rate:g}": rate for rate in OTHER_FALSE_POSITIVE_RATES}
+"""By what their numbers' names end with."""
 _NEGATIVES_SEED = 4_000_003
 _BASELINES = {"playroom": HOLDING_NOTHING, "launcher": NO_APP_OPEN}
 
@@ -53,28 +62,28 @@ def measure_offline(
     """Score labelled trajectories in every way that is compared.
 
     Returns:
-        ``scores`` ``[M, G]``, probabilities by the softmax over all negatives; ``threshold``,
-        calibrated on other trajectories; and for each goal ``[G]``, NaN where no frame achieves it:
-        ``ap``, ``epic`` and ``ece`` of these scores, ``recall`` and ``false_positives`` at the
-        threshold, and ``ap_<variant>`` of each variant of `variants`.
+        ``held_out_scores``, of goals held out, ``[M, G]``: probabilities by the softmax over all
+        negatives; ``threshold``, calibrated on other trajectories; and for every goal ``[G]``, NaN
+        where no frame achieves it: ``ap``, ``epic`` and ``ece`` of these scores, ``recall`` and
+        ``false_positives`` at the threshold, and with ``_<rate>`` at thresholds calibrated to other
+        rates; and ``ap_<variant>`` of each variant of `variants`.
     """
     embeddings = embed(encoder, test.frames)
     reward_model = reward_model_of(encoder, domain)
     scores = goal_scores(reward_model, embeddings)
-    threshold = calibrated_threshold(
-        calibration.labels, goal_scores(reward_model, embed(encoder, calibration.frames))
-    )
-    paid = scores > threshold
+    calibration_scores = goal_scores(reward_model, embed(encoder, calibration.frames))
     labels = test.labels
     found: Arrays = {
-        "scores": scores.astype(np.float32),
-        "threshold": np.array(threshold),
+        "held_out_scores": scores[:, domain.is_held_out].astype(np.float32),
+        "threshold": np.array(calibrated_threshold(calibration.labels, calibration_scores)),
         "ap": of_each_goal(average_precision, labels, scores),
         "epic": of_each_goal(lambda label, score: epic_distance(score, label), labels, scores),
         "ece": of_each_goal(_calibration_error, labels, scores),
-        "recall": (paid & labels).sum(axis=0) / np.maximum(labels.sum(axis=0), 1),
-        "false_positives": (paid & ~labels).sum(axis=0) / (~labels).sum(axis=0),
     }
+    for suffix, rate in {"": FALSE_POSITIVE_RATE, **OTHER_RATES}.items():
+        paid = scores > calibrated_threshold(calibration.labels, calibration_scores, rate)
+        found[f"recall{suffix}"] = (paid & labels).sum(axis=0) / np.maximum(labels.sum(axis=0), 1)
+        found[f"false_positives{suffix}"] = (paid & ~labels).sum(axis=0) / (~labels).sum(axis=0)
     for name, (goals, head) in variants(encoder, domain).items():
         other = goal_scores(RewardModel(encoder, goals, head), embeddings)
         found[f"ap_{name}"] = of_each_goal(average_precision, labels, other)

@@ -19,6 +19,8 @@ from vlmreward.evaluation import (
 
 FALSE_POSITIVE_RATE = 0.003
 """What thresholds are calibrated to, all goals of a domain pooled."""
+OTHER_FALSE_POSITIVE_RATES = (0.001, 0.01, 0.03)
+"""What else they could be calibrated to."""
 
 
 def embed(encoder: ImageTextEncoder, frames: NDArray[np.uint8]) -> Tensor:
@@ -48,9 +50,11 @@ def mean_average_precision(
     return float(np.mean([average_precision(labels[:, goal], scores[:, goal]) for goal in chosen]))
 
 
-def calibrated_threshold(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+def calibrated_threshold(
+    labels: NDArray[np.bool_], scores: NDArray[np.float64], rate: float = FALSE_POSITIVE_RATE
+) -> float:
     """Return the threshold that frames without the goal exceed as rarely as is wanted."""
-    return threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
+    return threshold_for_false_positive_rate(scores[~labels], rate)
 
 
 def accuracy(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run_folder import Arrays, RunFolder, machine, versions
+from trend_offline import OTHER_RATES
 from vlmreward.evaluation import precision_recall_curve, spearman_correlation
 
 FORMAT = 1
@@ -138,6 +139,10 @@ def _of_domain(results: Results, domain: str) -> dict[str, Any]:
             for row, model in enumerate(results.models)
         },
         results.truth: _online(truth),
+        "best_minus_worst_words": {
+            model: _best_and_worst_words(results, domain, row)
+            for row, model in enumerate(results.models)
+        },
         "largest_minus_smallest_ap": estimate(
             lambda goals: (ap[-1] - ap[0])[goals].mean(), ap.shape[1]
         ),
@@ -152,7 +157,10 @@ def _offline(results: Results, domain: str, row: int) -> dict[str, Any]:
     found = results.offline[results.models[row]]
     groups = {"named": False, "held_out": True}
     variants = [name for name in found if name.startswith(f"{domain}_ap_")]
-    names = ["ap", "epic", "ece", "recall", "false_positives"]
+    names = ["ap", "epic", "ece"]
+    names += [
+        f"{name}{suffix}" for name in ("recall", "false_positives") for suffix in ("", *OTHER_RATES)
+    ]
     names += [name.removeprefix(f"{domain}_") for name in variants]
     measured = {
         name: {
@@ -168,11 +176,26 @@ def _offline(results: Results, domain: str, row: int) -> dict[str, Any]:
     }
 
 
+def _best_and_worst_words(results: Results, domain: str, row: int) -> dict[str, Any]:
+    """Compare the words with the highest and the lowest average precision, goal by goal.
+
+    They are chosen by the goals that they are compared on, so that the difference leans upwards.
+    """
+    start = f"{domain}_ap_form_"
+    forms = [name for name in results.offline[results.models[row]] if name.startswith(start)]
+    ap = {"state": results.of_goals(domain, "ap", held_out=True)[row]}
+    for name in forms:
+        short = name.removeprefix(f"{domain}_")
+        ap[short.removeprefix("ap_form_")] = results.of_goals(domain, short, held_out=True)[row]
+    ranked = sorted(ap, key=lambda name: float(ap[name].mean()))
+    worst, best = ranked[0], ranked[-1]
+    return {"best": best, "worst": worst, "difference": mean(ap[best] - ap[worst])}
+
+
 def _precision_recall(results: Results, domain: str, found: Arrays) -> dict[str, list[float]]:
     """Return the curve of all held-out goals pooled, at evenly spaced recalls."""
-    held_out = results.is_held_out[domain]
-    labels, scores = found[f"{domain}_labels"][:, held_out], found[f"{domain}_scores"][:, held_out]
-    curve = precision_recall_curve(labels.ravel(), scores.ravel())
+    labels = found[f"{domain}_labels"][:, results.is_held_out[domain]]
+    curve = precision_recall_curve(labels.ravel(), found[f"{domain}_held_out_scores"].ravel())
     order = np.argsort(curve.recall)
     recall = np.linspace(0, 1, _CURVE_POINTS)
     precision = np.interp(recall, curve.recall[order], curve.precision[order])

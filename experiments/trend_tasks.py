@@ -85,7 +85,7 @@ class ScoredTasks:
         reward = result.env_reward
         if self._reward_model is not None:
             self.frames = self._tasks.render()
-            reward = self._reward_model(self.frames, self._tasks.goal_index)
+            reward = self._reward_model(self.frames, self._tasks.goal_index).to(self.device)
         terminated = result.terminated
         if self._ends_when_paid:
             terminated = terminated | (reward > 0)

@@ -9,6 +9,7 @@ import scaling_trend
 from encoder_family import SIZES, FamilyOptions
 from run_folder import RunFolder
 from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
+from trend_offline import OTHER_RATES
 from trend_summary import Results, read_summary, summarise
 from vlmreward import load_encoder
 from vlmreward.encoders import build_model, build_tokenizer
@@ -116,15 +117,19 @@ def made_up_results(run: RunFolder) -> Results:
     rng = np.random.default_rng(0)
     labels = rng.random((400, 6)) < 0.3
     held_out = np.arange(6) >= 3
+    at_thresholds = [
+        f"{name}{suffix}" for name in ("recall", "false_positives") for suffix in ("", *OTHER_RATES)
+    ]
     offline, online = {}, {}
     for rank, model in enumerate("abc"):
         of_domain = {
             "labels": labels,
-            "scores": labels * (0.2 + 0.2 * rank) + 0.5 * rng.random((400, 6)),
+            "held_out_scores": labels[:, 3:] * (0.2 + 0.2 * rank) + 0.5 * rng.random((400, 3)),
             "threshold": np.array(0.5),
+            "ap_form_verb": np.full(6, 0.1 * (rank + 1)),
             **{
                 name: np.full(6, 0.3 * (rank + 1)) + 0.01 * rng.random(6)
-                for name in ("ap", "epic", "ece", "recall", "false_positives", "ap_cosine")
+                for name in ("ap", "epic", "ece", "ap_cosine", *at_thresholds)
             },
         }
         offline[model] = {"image_tower_parameters": np.array(10 ** (rank + 1))} | {
@@ -169,6 +174,9 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
     for domain in summary["domains"].values():
         assert domain["largest_minus_smallest_ap"]["value"] == pytest.approx(0.6, abs=0.02)
         assert domain["largest_over_true_reward"]["value"] == pytest.approx(1)
+        words = domain["best_minus_worst_words"]["c"]
+        assert (words["best"], words["worst"]) == ("state", "verb")
+        assert words["difference"]["value"] == pytest.approx(0.6, abs=0.02)
         curve = domain["models"]["c"]["offline"]["precision_recall"]
         assert len(curve["recall"]) == len(curve["precision"]) == 60
     assert summary["in_context"]["b"]["last_episodes"]["value"] == pytest.approx(0.5)

@@ -4,7 +4,7 @@ import torch
 
 import trend_domains
 from playroom_domain import HELD_OUT_NAMES
-from trend_domains import EPISODE_LENGTH, Domain, EitherCaptions, domains, verb_sentence
+from trend_domains import EPISODE_LENGTH, Domain, MixedCaptions, domains, verb_sentence
 from vlmreward_envs.launcher import LauncherState
 from vlmreward_envs.playroom import PlayroomState, goal_reached, parse_goal
 from vlmreward_envs.playroom.dynamics import goal_tensor
@@ -55,15 +55,15 @@ def test_trajectories_repeat_themselves_and_show_every_kind_of_goal(domain: Doma
     assert first.labels[:, domain.is_held_out].any()
 
 
-def test_each_batch_is_of_one_domain() -> None:
-    source = EitherCaptions(PLAYROOM.captions, LAUNCHER.captions)
-    seen = set()
-    for seed in range(8):
-        captions = source(4, np.random.default_rng(seed)).captions
-        about_persons = {any("person" in text for text in texts) for texts in captions}
-        assert len(about_persons) == 1
-        seen |= about_persons
-    assert seen == {True, False}
+def test_each_batch_is_of_both_domains_in_equal_shares() -> None:
+    source = MixedCaptions(PLAYROOM.captions, LAUNCHER.captions)
+    batch = source(8, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    expected = [*PLAYROOM.captions(4, rng).captions, *LAUNCHER.captions(4, rng).captions]
+    assert batch.captions == expected
+    assert batch.frames.shape == (8, 96, 96, 3)
+    assert [len(captions) for captions in batch.captions] == [len(m) for m in batch.near_misses]
+    assert len(source(5, rng).frames) == 5
 
 
 def test_verbs_are_said_of_what_is_held_and_of_what_can_be_lifted() -> None:

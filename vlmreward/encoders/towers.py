@@ -20,6 +20,8 @@ PATCH_CONVNETS = {
     "patch_convnet_m": (16, 32, 32, 48, 128),
     "patch_convnet": (32, 64, 64, 96, 256),
     "patch_convnet_xl": (48, 96, 96, 144, 384),
+    "patch_convnet_xxl": (256, 512, 512, 768, 2048),
+    "patch_convnet_xxxl": (864, 1728, 1728, 2592, 6912),
 }
 """Channels of the five layers, by the name that timm and open_clip know."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.progress import Progress, TextColumn
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from vlmreward.encoders.open_clip import Tokenizer, build_model, build_tokenizer
@@ -38,6 +39,8 @@ class PretrainConfig:
         seed: Of the weights and of every batch.
         checkpoint_interval: Steps between checkpoints; what a kill can lose.
         evaluation_interval: Steps between evaluations.
+        mixed_precision: Compute both towers in bfloat16 where that is safe; weights, optimiser and
+            loss stay in float32.
     """
 
     num_steps: int = 4000
@@ -50,6 +53,7 @@ class PretrainConfig:
     seed: int = 0
     checkpoint_interval: int = 200
     evaluation_interval: int = 500
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "captions_per_frame", "checkpoint_interval"):
@@ -74,6 +78,7 @@ def pretrain(
     *,
     evaluate: Callable[[torch.nn.Module], Mapping[str, float]] | None = None,
     device: torch.device | str = "cpu",
+    num_workers: int = 0,
 ) -> torch.nn.Module:
     """Train a CLIP from scratch; a run that was killed goes on from its last checkpoint.
 
@@ -88,6 +93,8 @@ def pretrain(
         evaluate: Called with the model in evaluation mode now and then and at the end; its
             metrics are logged under ``eval/``.
         device: Where to train.
+        num_workers: Processes that draw batches ahead; with 0, they are drawn in this one. The
+            batches are the same.
 
     Returns:
         The trained model, in evaluation mode.
@@ -98,14 +105,21 @@ def pretrain(
     run_dir.mkdir(parents=True, exist_ok=True)
     trainer = _Trainer(model_config, config, torch.device(device))
     trainer.resume(run_dir / _CHECKPOINT)
+    batches = DataLoader(
+        _Batches(source, config, _TokenTable(build_tokenizer(model_config))),
+        batch_size=None,
+        sampler=range(trainer.step, config.num_steps),
+        num_workers=num_workers,
+        generator=torch.Generator(),  # draws nothing that matters, but from nobody else's
+    )
     progress = Progress(*Progress.get_default_columns(), TextColumn("{task.fields[status]}"))
     with SummaryWriter(str(run_dir), purge_step=trainer.step) as writer, progress:
         bar = progress.add_task(
             "training CLIP", total=config.num_steps, completed=trainer.step, status=""
         )
-        while trainer.step < config.num_steps:
-            started = time.perf_counter()
-            metrics = trainer.train_step(source)
+        started = time.perf_counter()
+        for batch in batches:
+            metrics = trainer.train_step(*batch)
             seconds = time.perf_counter() - started
             metrics["time/frames_per_second"] = config.batch_size / seconds
             is_last = trainer.step == config.num_steps
@@ -117,7 +131,24 @@ def pretrain(
             if is_last or trainer.step % config.checkpoint_interval == 0:
                 trainer.save(run_dir / _CHECKPOINT)
             progress.update(bar, completed=trainer.step, status=f"loss {metrics['train/loss']:.3f}")
+            started = time.perf_counter()
     return cast(torch.nn.Module, trainer.model.eval())
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The batch of every step: frames, tokens of its texts, and which text is true of which."""
+
+    def __init__(self, source: CaptionSource, config: PretrainConfig, tokens: "_TokenTable"):
+        self._source = source
+        self._config = config
+        self._tokens = tokens
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        config = self._config
+        rng = np.random.default_rng((config.seed, step))
+        batch = self._source(config.batch_size, rng)
+        texts = draw_texts(batch, config.captions_per_frame, config.near_misses_per_caption, rng)
+        return batch.frames, self._tokens(texts.texts), texts.is_true
 
 
 class _Trainer:
@@ -133,7 +164,6 @@ class _Trainer:
         self.model: Any = model.to(device).to(memory_format=torch.channels_last)
         self._device = device
         self._preprocess = Preprocessor.from_open_clip(self.model.visual.preprocess_cfg)
-        self._tokens = _TokenTable(build_tokenizer(model_config))
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         vectors = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [
@@ -142,18 +172,15 @@ class _Trainer:
         ]
         self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
 
-    def train_step(self, source: CaptionSource) -> dict[str, float]:
+    def train_step(self, frames: Tensor, tokens: Tensor, is_true: Tensor) -> dict[str, float]:
         config = self.config
-        rng = np.random.default_rng((config.seed, self.step))
-        batch = source(config.batch_size, rng)
-        texts = draw_texts(batch, config.captions_per_frame, config.near_misses_per_caption, rng)
         self.model.train()
-        image_embeddings = self.model.encode_image(
-            self._preprocess(batch.frames.to(self._device)), normalize=True
-        )
-        tokens = self._tokens(texts.texts).to(self._device)
-        text_embeddings = self.model.encode_text(tokens, normalize=True)
-        is_true = texts.is_true.to(self._device)
+        images = self._preprocess(frames.to(self._device))
+        tokens, is_true = tokens.to(self._device), is_true.to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.mixed_precision):
+            image_embeddings = self.model.encode_image(images, normalize=True)
+            text_embeddings = self.model.encode_text(tokens, normalize=True)
+        image_embeddings, text_embeddings = image_embeddings.float(), text_embeddings.float()
         scale = self.model.logit_scale.exp()
         loss = multi_positive_contrastive_loss(image_embeddings, text_embeddings, is_true, scale)
         for group in self._optimizer.param_groups:

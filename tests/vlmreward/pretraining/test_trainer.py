@@ -70,8 +70,15 @@ def killed_after(
     return source
 
 
-def test_it_learns_to_tell_colours(tmp_path: Path) -> None:
-    config = settings(num_steps=60, batch_size=32, warmup_steps=10, learning_rate=3e-3)
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_it_learns_to_tell_colours(tmp_path: Path, mixed_precision: bool) -> None:
+    config = settings(
+        num_steps=60,
+        batch_size=32,
+        warmup_steps=10,
+        learning_rate=3e-3,
+        mixed_precision=mixed_precision,
+    )
     model = pretrain(MODEL_CONFIG, coloured_frames, config, tmp_path)
     encoder = OpenCLIPEncoder(model, build_tokenizer(MODEL_CONFIG), name="colours")
     fresh = coloured_frames(60, np.random.default_rng(999))
@@ -87,6 +94,20 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     other = weights(pretrain(MODEL_CONFIG, coloured_frames, settings(seed=1), tmp_path / "c"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["logit_scale"], other["logit_scale"])
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(tmp_path: Path) -> None:
+    single = weights(pretrain(MODEL_CONFIG, coloured_frames, settings(), tmp_path / "a"))
+    config = settings(mixed_precision=True)
+    mixed = weights(pretrain(MODEL_CONFIG, coloured_frames, config, tmp_path / "b"))
+    assert {mixed[name].dtype for name in mixed} == {single[name].dtype for name in single}
+    assert not torch.equal(mixed["text_projection"], single["text_projection"])
+
+
+def test_processes_that_draw_batches_change_nothing(tmp_path: Path) -> None:
+    here = weights(pretrain(MODEL_CONFIG, coloured_frames, settings(), tmp_path / "a"))
+    others = pretrain(MODEL_CONFIG, coloured_frames, settings(), tmp_path / "b", num_workers=2)
+    assert all(torch.equal(here[name], weights(others)[name]) for name in here)
 
 
 @pytest.mark.parametrize("num_batches", [1, 3, 5])
