@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from vlmreward_envs.launcher import ALL_GOALS, APPS, LauncherConfig, LauncherPhones
-from vlmreward_envs.launcher.apps import TILE_COLOURS
 from vlmreward_envs.launcher.glyphs import Glyph, glyph_mask, text_mask, tile_mask
 from vlmreward_envs.launcher.layout import PLACE_HEIGHT, PLACE_WIDTH, POPUP, STATUS_HEIGHT
 from vlmreward_envs.launcher.themes import THEMES
@@ -79,13 +78,27 @@ def test_a_popup_covers_its_part_of_the_screen_and_dims_the_rest() -> None:
     assert float(covered[top:bottom, left:right].float().mean()) > 180
 
 
-def test_an_open_app_has_a_bar_of_its_colour() -> None:
-    app, light = torch.arange(12), torch.full((12,), 255)
-    frames = phones_with(app=app, light=light).render()
-    for index in range(12):
-        corner = frames[index, STATUS_HEIGHT + 17, 95]
-        expected = torch.tensor(TILE_COLOURS[APPS[index].colour])
-        assert int((corner.int() - expected).abs().max()) <= 1
+def test_an_open_app_is_told_by_its_title_bar_alone() -> None:
+    apps = torch.arange(len(APPS))
+    for theme in range(NUM_THEMES):
+        frames = phones_with(app=apps, theme=torch.full_like(apps, theme)).render()
+        assert all_differ(frames[:, STATUS_HEIGHT : STATUS_HEIGHT + 16])
+    # Pictures are counted on from the app: so these come out alike under every other title.
+    pictures = (torch.tensor([7, 20, 41]) - apps[:, None]) % len(APPS)
+    kept = (pictures > 0).all(dim=1)
+    below = phones_with(app=apps[kept], pictures=pictures[kept]).render()[:, STATUS_HEIGHT + 16 :]
+    assert len(below) == 57
+    assert len(below.flatten(1).unique(dim=0)) == 1
+
+
+def test_pictures_look_like_icons_of_other_apps() -> None:
+    pictures = torch.tensor([[1, 2, 3], [1, 2, 4]])
+    first, second = phones_with(app=torch.tensor([5, 5]), pictures=pictures).render().int()
+    changed = (first != second).any(dim=2)
+    rows, columns = changed.nonzero().unbind(dim=1)
+    assert 0 < len(rows) <= 12 * 12
+    assert int(columns.min()) >= 64
+    assert int(rows.max() - rows.min()) < 12
 
 
 def test_glyphs_and_tiles_differ_and_fill_their_square() -> None:

@@ -28,13 +28,14 @@ from vlmreward_envs.launcher.layout import PLACES_PER_PAGE
 
 @dataclass(frozen=True)
 class _Facts:
-    """One screen: the app in front, where icons are, and what pops up (-1: nothing)."""
+    """One screen: the app in front, where icons are, what pops up (-1: nothing), and so on."""
 
     app: int
     icons: dict[int, int]
     popup: int
     page: int
     folder: int
+    pictured: tuple[int, ...]
 
 
 def describe(
@@ -63,9 +64,13 @@ def _facts(state: LauncherState) -> list[_Facts]:
             popup=popup,
             page=page,
             folder=folder,
+            pictured=tuple(pictured),
         )
-        for shown, app, popup, page, folder in zip(
-            state.shown.tolist(), *(column.tolist() for column in columns), strict=True
+        for shown, pictured, app, popup, page, folder in zip(
+            state.shown.tolist(),
+            state.pictured.tolist(),
+            *(column.tolist() for column in columns),
+            strict=True,
         )
     ]
 
@@ -101,7 +106,7 @@ def _describe_screen(facts: _Facts, num_pages: int, unnamed: frozenset[int]) -> 
         ])  # fmt: skip
     elif facts.app not in unnamed:
         name = APP_NAMES[facts.app]
-        wrong = opened([*rivals, *look_alikes(facts.app)])
+        wrong = opened(dict.fromkeys([*rivals, *facts.pictured, *look_alikes(facts.app)]))
         if facts.popup != facts.app:
             wrong.append(popup_sentence(name))
         say(open_sentence(name), [*wrong, NO_APP_OPEN, icon_sentence(name)])

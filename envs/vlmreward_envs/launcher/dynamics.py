@@ -4,7 +4,8 @@ A phone has home pages of icons and folders. A finger touches the screen, moves,
 tap, or a swipe. Nothing here draws (see :mod:`.rendering`) or speaks (see :mod:`.language` and
 :mod:`.captions`).
 
-Axis letters: ``B`` phones, ``S`` places on all home pages, ``F`` folders, ``A`` apps of a folder.
+Axis letters: ``B`` phones, ``S`` places on all home pages, ``F`` folders, ``A`` apps of a folder,
+``P`` pictures in an app.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ NONE = -1
 FOLDER_SIZE = COLUMNS
 """Apps of an open folder: they fill one row of places."""
 NUM_THEMES = 6
+NUM_PICTURES = 3
+"""Pictures in an app's content that look like other apps' icons."""
 _FIRST_FOLDER = len(APPS)
 _SWIPE = 0.15  # of the screen: a finger that moved less has tapped
 _STEP_SEED = 13
@@ -104,6 +107,7 @@ class LauncherState(TensorState):
         minute: Minute of the day, for the clock.
         light: Brightness, in 0..255.
         scroll: How far down an app's content is scrolled, in 0..255.
+        pictures: Which apps' icons the pictures in an app's content look like, counted on from it.
         seed: Of what happens by chance in this episode.
         time: Steps taken in this episode.
     """
@@ -121,6 +125,7 @@ class LauncherState(TensorState):
     minute: Int64[Tensor, " B"]
     light: Int64[Tensor, " B"]
     scroll: Int64[Tensor, " B"]
+    pictures: Int64[Tensor, "B P"]
     seed: Int64[Tensor, " B"]
     time: Int64[Tensor, " B"]
 
@@ -128,6 +133,11 @@ class LauncherState(TensorState):
     def is_home(self) -> Bool[Tensor, " B"]:
         """Whether a home page is in front, with a folder open on it or not."""
         return self.app == NONE
+
+    @property
+    def pictured(self) -> Int64[Tensor, "B P"]:
+        """The apps whose icons the pictures in the open app look like: never its own."""
+        return (self.app[:, None] + self.pictures) % len(APPS)
 
     @property
     def front_page(self) -> Int64[Tensor, "B 9"]:
@@ -203,6 +213,7 @@ def reset_phones(
         minute=counter_rng.integers(episode_seed, 1, 0, 24 * 60)[:, 0],
         light=counter_rng.integers(stream(4), 1, 0, 256)[:, 0],
         scroll=counter_rng.integers(stream(5), 1, 0, 256)[:, 0],
+        pictures=counter_rng.integers(stream(6), NUM_PICTURES, 1, len(APPS)),
         seed=episode_seed,
         time=zeros,
     )

@@ -5,6 +5,7 @@ square, ``C`` red, green, blue and coverage (each 0 to 1).
 """
 
 import functools
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -29,8 +30,10 @@ from vlmreward_envs.launcher.layout import (
 from vlmreward_envs.launcher.themes import THEMES, Theme
 
 _PHONES_PER_PASS = 64
-_HEADER = 18  # pixels of an app's title bar
+_HEADER = 16  # pixels of an app's title bar
 _MINI = 7  # side of an icon inside a folder's icon
+_TITLE_ICON = 12  # side of the icon in a title bar, and of pictures in an app's content
+_PICTURES_TOP, _PICTURES_SPAN = 30, 48  # pixels of the screen that pictures can lie in
 _LABEL_TOP = ICON_SIZE + 3
 _DIMMED = 0.45
 _SCREENSHOTS = 6  # kinds of content that apps show
@@ -52,7 +55,8 @@ class LauncherRenderer:
         self._minis = torch.stack([minis for _, minis in places]).to(self.device)
         self._folder = torch.stack([_folder_place(theme) for theme in THEMES]).to(self.device)
         self._wallpaper = torch.stack([_wallpaper(theme) for theme in THEMES]).to(self.device)
-        self._headers = _headers().to(self.device)
+        self._titles = torch.stack([_titles(theme) for theme in THEMES]).to(self.device)
+        self._pictures = _pictures().to(self.device)
         self._contents = _contents().to(self.device)
         self._ink = _colours([theme.ink for theme in THEMES]).to(self.device)
         self._paper = _colours([theme.paper for theme in THEMES]).to(self.device)
@@ -140,25 +144,43 @@ class LauncherRenderer:
             area += coverage * (self._ink[state.theme].view(-1, 1, 1, 3) - area)
 
     def _draw_app(self, state: LauncherState) -> Float[Tensor, "B H W 3"]:
-        accent, theme = self._accents[state.app].view(-1, 1, 1, 3), state.theme
+        """Draw the open app: its icon and name in the title bar, and below what could be any's."""
+        theme, pictured = state.theme, state.pictured
         paper = self._paper[theme].view(-1, 1, 1, 3)
         ink = self._ink[theme].view(-1, 1, 1, 3)
         canvas = paper.expand(-1, SCREEN_SIZE, SCREEN_SIZE, -1).clone()
-        canvas[:, : STATUS_HEIGHT + _HEADER] = accent
-        header = self._headers[state.app][..., None]
-        area = canvas[:, STATUS_HEIGHT : STATUS_HEIGHT + _HEADER]
-        area += header * (1 - area)
+        bar = canvas[:, STATUS_HEIGHT : STATUS_HEIGHT + _HEADER]
+        bar += 0.12 * (ink - bar)
+        title = self._titles[theme, state.app]
+        bar += title[..., 3:] * (title[..., :3] - bar)
         body = canvas[:, STATUS_HEIGHT + _HEADER :]
         scroll = state.scroll[:, None] * 32 // 256 + torch.arange(body.shape[1], device=self.device)
-        kind = (state.app // 2) % _SCREENSHOTS
+        kind = pictured[:, 0] % _SCREENSHOTS
         content = self._contents[kind[:, None], scroll][..., None]
         body += content.clamp(max=1) * (0.35 * (ink - body))
+        accent = self._accents[pictured[:, 1]].view(-1, 1, 1, 3)
         body += (content - 1).clamp(min=0) * (accent - body)
+        self._lay_pictures(canvas, pictured, state.scroll)
         return canvas
 
+    def _lay_pictures(
+        self,
+        canvas: Float[Tensor, "B H W 3"],
+        pictured: Int64[Tensor, "B N"],
+        scroll: Int64[Tensor, " B"],
+    ) -> None:
+        """Draw a row of pictures over an app's content, higher up the further it is scrolled."""
+        side = torch.arange(_TITLE_ICON, device=self.device)
+        top = _PICTURES_TOP + (255 - scroll) * _PICTURES_SPAN // 256
+        phone = torch.arange(len(canvas), device=self.device)
+        for number in range(pictured.shape[1]):
+            left = (2 * number + 1) * SCREEN_SIZE // (2 * pictured.shape[1]) - _TITLE_ICON // 2
+            rows, columns = (top[:, None] + side)[:, :, None], (left + side)[None, None]
+            canvas[phone[:, None, None], rows, columns] = self._pictures[pictured[:, number]]
+
     def _draw_status(self, canvas: Float[Tensor, "B H W 3"], state: LauncherState) -> None:
-        """Write the time and draw a battery; white in an app's title bar."""
-        ink = torch.where(state.is_home[:, None], self._ink[state.theme], 1.0).view(-1, 1, 1, 3)
+        """Write the time and draw a battery."""
+        ink = self._ink[state.theme].view(-1, 1, 1, 3)
         hour, minute = state.minute // 60, state.minute % 60
         colon = torch.full_like(hour, 10)
         shown = torch.stack((hour // 10, hour % 10, colon, minute // 10, minute % 10), dim=1)
@@ -239,21 +261,32 @@ def _wallpaper(theme: Theme) -> Float[Tensor, "H W 3"]:
 
 
 @functools.cache
-def _headers() -> Float[Tensor, "A H W"]:
-    """Draw every app's title bar: its glyph and its name, as coverage by white."""
+def _titles(theme: Theme) -> Float[Tensor, "A H W C"]:
+    """Draw what is in every app's title bar: its icon and its name."""
     bars = []
-    for app in APPS:
-        bar = torch.zeros(_HEADER, SCREEN_SIZE)
-        bar[2:14, 4:16] = glyph_mask(app.glyph, 12)
-        title = text_mask(app.name, scale=2)
-        bar[3 : 3 + title.shape[0], 22 : 22 + title.shape[1]] = title
-        bars.append(bar)
+    for index, app in enumerate(APPS):
+        icon = _icon(index, theme, _TITLE_ICON)
+        below, right = _HEADER - _TITLE_ICON - 2, SCREEN_SIZE - _TITLE_ICON - 4
+        picture = functional.pad(icon, (0, 0, 4, right, 2, below))
+        name = text_mask(app.name)
+        left, top = 22, (_HEADER - name.shape[0]) // 2
+        after, under = SCREEN_SIZE - left - name.shape[1], _HEADER - top - name.shape[0]
+        written = functional.pad(name, (left, after, top, under))
+        bars.append(_over(picture, _coloured(written, _colours([theme.ink])[0])))
     return torch.stack(bars)
 
 
 @functools.cache
+def _pictures() -> Float[Tensor, "A P P 3"]:
+    """Draw pictures with every app's glyph and colour, square in all themes."""
+    plain = next(theme for theme in THEMES if theme.name == "light")
+    square = replace(plain, roundness=0.0)
+    return torch.stack([_icon(index, square, _TITLE_ICON)[..., :3] for index in range(len(APPS))])
+
+
+@functools.cache
 def _contents() -> Float[Tensor, "N H W"]:
-    """Draw what apps show, longer than the screen: 1 is grey, 2 is the app's colour, 0 nothing."""
+    """Draw what apps show, longer than the screen: 1 is grey, 2 is a colour, 0 nothing."""
     y = torch.arange(128).view(-1, 1)
     x = torch.arange(SCREEN_SIZE).view(1, -1)
     inside = (x >= 5) & (x < SCREEN_SIZE - 5)
