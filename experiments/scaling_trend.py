@@ -44,6 +44,7 @@ from trend_in_context import collect_histories, find_rewards, learn_in_context
 from trend_offline import draw_labelled, measure_offline
 from trend_online import online_domain, train_agent
 from trend_summary import Results, summarise
+from trend_tensorboard import write_events
 from vlmreward import RewardModel, load_encoder
 from vlmreward.encoders import OpenCLIPEncoder
 
@@ -143,6 +144,7 @@ def main(options: TrendOptions) -> Path:
     results = collect(run, options)
     summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
+    write_events(run.path / "tensorboard", results)
     for name, picture in pictures(summary, results).items():
         write_atomically(run.path / f"{name}.png", picture)
     print(run.path / "scaling_trend.png")

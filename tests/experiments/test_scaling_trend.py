@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import encoder_family
 import scaling_trend
@@ -80,6 +81,12 @@ def test_the_whole_trend_and_its_resumption(
     assert set(summary["spearman"]) == {"size_ap", "ap_return"}
     drawn = {file.stem for file in folder.glob("*.png") if file.stat().st_size > 5_000}
     assert {"scaling_trend", "choices", "in_context_curves", "wrong_frames_launcher"} <= drawn
+    of_size = EventAccumulator(str(folder / "tensorboard" / "xs")).Reload()
+    success = of_size.Scalars("eval/held_out_success_launcher")
+    curve = summary["domains"]["launcher"]["models"]["xs"]["online"]["curves"]["test_success"]
+    assert [event.value for event in success] == pytest.approx(curve["value"], abs=1e-4)
+    assert len(of_size.Scalars("eval/in_context_return")) == 6
+    assert (folder / "tensorboard" / TRUTH).is_dir()
     stamps = {file: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
     assert len(stamps) == 2 + 2 * 3
     lost = folder / "launcher_s_0.npz"
