@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
 
+from vlmreward.encoders import EpisodeEncoder, EpisodeMemory
 from vlmreward.reward_model import GoalIndex, RewardModel
 from vlmreward.step_plan import Flags, Obs, PlannedStep, StepPlanner
-from vlmreward.windows import EmbeddingWindow
+from vlmreward.windows import EmbeddingWindow, Rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class StreamStep:
     Attributes:
         reward: What each learner is paid; 0 where nothing was scored.
         score: What the head said, before any threshold; NaN where nothing was scored.
-        embedding: Of the observations that the actions led to, if every row was encoded.
+        embedding: Of the observations that the actions led to, if every row was encoded; with an
+            `EpisodeEncoder`, of the episodes up to them.
         first_embedding: Of the first observations of the episodes that started in this step.
     """
 
@@ -53,7 +55,11 @@ class RewardStream:
         reward_model: Scores, and says by its `timing` when and from what.
         num_envs: N.
         goal_index: Which goal each environment is about; `start` can change it for an episode.
-        encode_all: Encode every frame, first frames included, whether or not its score is due.
+        encode_all: Encode every frame, first frames included, whether or not its score is due; an
+            `EpisodeEncoder` always reads them all.
+
+    Raises:
+        ValueError: If scores are to be pooled over a window, and the encoder remembers by itself.
 
     Example:
         Two steps of one environment that shows green, then red, scored at the end only:
@@ -81,12 +87,23 @@ class RewardStream:
     ) -> None:
         self.reward_model = reward_model
         self.num_envs = num_envs
-        self.planner = StepPlanner(reward_model, num_envs, goal_index, encode_all=encode_all)
-        self._timing = timing = reward_model.timing
         encoder = reward_model.encoder
-        self._window: EmbeddingWindow | None = None
-        if timing.window > 1:
-            self._window = EmbeddingWindow(num_envs, encoder.embed_dim, timing, encoder.device)
+        self._timing = timing = reward_model.timing
+        self._memory: EpisodeMemory | None = None
+        self._encode = encoder.encode_obs
+        self._remembers = isinstance(encoder, EpisodeEncoder)
+        if isinstance(encoder, EpisodeEncoder):
+            if timing.window > 1:
+                raise ValueError(
+                    f"encoder {encoder.name!r} remembers whole episodes, got a timing with a "
+                    f"window of {timing.window} frames: expected 1"
+                )
+            self._memory = encoder.new_memory(num_envs)
+            self._encode = encoder.encode_step
+            encode_all = True
+        elif timing.window > 1:
+            self._memory = EmbeddingWindow(num_envs, encoder.embed_dim, timing, encoder.device)
+        self.planner = StepPlanner(reward_model, num_envs, goal_index, encode_all=encode_all)
         self._potential = torch.zeros(num_envs, device=encoder.device)
         self._streak = np.zeros(num_envs, dtype=np.int64)
 
@@ -160,16 +177,16 @@ class RewardStream:
         It reads and changes nothing of the stream, so that it can run in another thread.
 
         Returns:
-            For each step its `num_rows` embeddings.
+            For each step its `num_rows` embeddings, or what the encoder's memory needs of them.
         """
         encoder = self.reward_model.encoder
         parts = [part for step in planned for part in step.obs]
         if not parts:
             embedding = torch.zeros(0, encoder.embed_dim, device=encoder.device)
         elif len(parts) == 1:
-            embedding = encoder.encode_obs(parts[0])
+            embedding = self._encode(parts[0])
         else:
-            embedding = encoder.encode_obs(
+            embedding = self._encode(
                 {key: _concatenate([part[key] for part in parts]) for key in encoder.modalities}
             )
         return list(torch.split(embedding, [step.num_rows for step in planned]))
@@ -177,21 +194,29 @@ class RewardStream:
     def pay(self, planned: PlannedStep, embedding: Float[torch.Tensor, "K D"]) -> StreamStep:
         """Turns the embeddings of a planned step into its rewards."""
         older, seen, first = torch.split(embedding, planned.sizes)
-        pooled = seen
-        if self._window is not None:
-            for layer in planned.older:
-                self._window.push(layer, older[: len(layer)])
-                older = older[len(layer) :]
-            pooled = self._window.push(planned.read, seen)
+        for layer in planned.older:
+            self._push(layer, older[: len(layer)])
+            older = older[len(layer) :]
+        pooled = self._push(planned.read, seen)
         score = np.full(self.num_envs, np.nan, dtype=np.float32)
         reward = np.zeros(self.num_envs, dtype=np.float32)
         if len(planned.due):
             places = np.searchsorted(planned.read, planned.due)
             chosen = pooled[torch.from_numpy(places).to(pooled.device)]
             self._pay(chosen, planned, score, reward)
-        self._start(planned, first)
+        begun = self._start(planned, first)
+        if self._remembers:
+            seen, first = pooled, begun
         whole = seen if len(planned.read) == self.num_envs else None
         return StreamStep(reward, score, whole, first if planned.encodes_first else None)
+
+    def _push(
+        self, rows: Rows, embedding: Float[torch.Tensor, "K _"]
+    ) -> Float[torch.Tensor, "K _"]:
+        """Adds what was encoded of some rows to their past, and returns what is to be scored."""
+        if self._memory is None or not len(rows):
+            return embedding
+        return self._memory.push(rows, embedding)
 
     def _pay(
         self,
@@ -216,18 +241,21 @@ class RewardStream:
             self._streak[rows] = np.where(reward[rows] > 0, self._streak[rows] + 1, 0)
             reward[rows] *= self._streak[rows] >= self._timing.success_steps
 
-    def _start(self, planned: PlannedStep, embedding: Float[torch.Tensor, "S D"]) -> None:
+    def _start(
+        self, planned: PlannedStep, embedding: Float[torch.Tensor, "S _"]
+    ) -> Float[torch.Tensor, "S _"]:
+        """Begins episodes, and returns what could be scored of their first observations."""
         rows = planned.started
         self._streak[rows] = 0
-        if self._window is not None:
-            self._window.clear(rows)
+        if self._memory is not None:
+            self._memory.clear(rows)
         if not planned.encodes_first:
-            return
-        if self._window is not None:
-            embedding = self._window.push(rows, embedding)
+            return embedding
+        embedding = self._push(rows, embedding)
         if self._timing.discount is not None:
             scores = self.reward_model.score_embeddings(embedding, planned.first_goal_index)
             self._potential[torch.from_numpy(rows).to(embedding.device)] = scores.reward
+        return embedding
 
 
 def _concatenate(parts: Sequence[Any]) -> Any:

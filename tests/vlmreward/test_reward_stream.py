@@ -17,6 +17,7 @@ from vlmreward import (
     SoftmaxHead,
     ThresholdHead,
 )
+from vlmreward.encoders import CachedEncoder
 from vlmreward.reward_stream import RewardStream
 
 GOALS = [Goal("a red room", ["a green room"]), Goal("a blue room", ["a red room"])]
@@ -310,3 +311,85 @@ def test_a_missing_first_frame_is_refused():
 def test_bad_timings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         RewardTiming(**settings)
+
+
+class RememberingEncoder(FakeEncoder):
+    """Embeds an episode so far as the direction of the sum of its frames, later ones weighing more.
+
+    Features are wider than embeddings, so that one cannot be taken for the other.
+    """
+
+    def encode_step(self, obs):
+        own = super().encode_obs(obs)
+        return torch.cat([own, torch.ones(len(own), 1)], dim=1)
+
+    def encode_obs(self, obs):
+        return self.new_memory(len(obs["pixels"])).push(
+            np.arange(len(obs["pixels"])), self.encode_step(obs)
+        )
+
+    def new_memory(self, num_envs):
+        return SummingMemory(num_envs, self.embed_dim)
+
+
+class SummingMemory:
+    def __init__(self, num_envs, embed_dim):
+        self.sums = torch.zeros(num_envs, embed_dim)
+
+    def clear(self, rows):
+        self.sums[rows] = 0.0
+
+    def push(self, rows, features):
+        self.sums[rows] = 0.5 * self.sums[rows] + features[:, :-1]
+        return normalize(self.sums[rows], dim=1)
+
+
+def remembered(encoder, frames):
+    """What is to be scored of an episode, by hand."""
+    total = torch.zeros(encoder.embed_dim)
+    for own in FakeEncoder.encode_obs(encoder, {"pixels": frames}):
+        total = 0.5 * total + own
+    return normalize(total, dim=0)
+
+
+def test_an_encoder_that_remembers_reads_every_step_and_forgets_at_resets():
+    encoder = RememberingEncoder()
+    reward_model = RewardModel(encoder, GOALS, CosineHead(), RewardTiming(score_every=3))
+    stream = RewardStream(reward_model, num_envs=2, goal_index=[0, 1])
+    assert stream.needs_first_frame
+    frames = draw_frames(np.random.default_rng(0), 6, 2)
+    first = stream.start([0, 1], {"pixels": frames[0]})
+    assert torch.allclose(first, encoder.encode_obs({"pixels": frames[0]}))
+    scores = []
+    for step in range(1, 4):
+        paid = stream.step({"pixels": frames[step]})
+        scores.append(paid.score)
+    assert np.isnan(scores[0]).all()
+    assert np.isnan(scores[1]).all()
+    for row in range(2):
+        expected = remembered(encoder, frames[:4, row])
+        assert torch.allclose(paid.embedding[row], expected, atol=1e-6)
+        by_head = reward_model.score_embeddings(expected[None], row).score
+        assert scores[2][row] == pytest.approx(float(by_head), abs=1e-6)
+    # The first environment's episode ends, and the next one's first frame is the fifth.
+    ended = stream.step(
+        {"pixels": frames[4]},
+        truncated=[True, False],
+        started=[0],
+        first_obs={"pixels": frames[5, :1]},
+    )
+    assert torch.allclose(ended.embedding[0], remembered(encoder, frames[:5, 0]), atol=1e-6)
+    after = stream.step({"pixels": frames[1]})
+    assert torch.allclose(after.embedding[0], remembered(encoder, frames[[5, 1], 0]), atol=1e-6)
+    assert torch.allclose(
+        after.embedding[1], remembered(encoder, frames[[0, 1, 2, 3, 4, 1], 1]), atol=1e-6
+    )
+
+
+def test_an_encoder_that_remembers_takes_no_window_and_no_cache():
+    timing = RewardTiming(window=4)
+    reward_model = RewardModel(RememberingEncoder(), GOALS, CosineHead(), timing)
+    with pytest.raises(ValueError, match="remembers whole episodes, got a timing with a window"):
+        RewardStream(reward_model, num_envs=1)
+    with pytest.raises(TypeError, match="remembers episodes, and CachedEncoder knows single"):
+        CachedEncoder(RememberingEncoder())

@@ -1,6 +1,11 @@
 """Encoders: frames and texts into one space."""
 
-from vlmreward.encoders.base import ImageTextEncoder, MissingModalityError
+from vlmreward.encoders.base import (
+    EpisodeEncoder,
+    EpisodeMemory,
+    ImageTextEncoder,
+    MissingModalityError,
+)
 from vlmreward.encoders.fake import FakeEncoder
 from vlmreward.encoders.frame_cache import CachedEncoder, CacheStatistics
 from vlmreward.encoders.open_clip import (
@@ -17,6 +22,8 @@ __all__ = [
     "CacheStatistics",
     "CachedEncoder",
     "CheckpointError",
+    "EpisodeEncoder",
+    "EpisodeMemory",
     "FakeEncoder",
     "ImageTextEncoder",
     "MissingModalityError",

@@ -1,6 +1,6 @@
 """What an encoder is, whatever model is behind it.
 
-Axes: `B` batch, `N` texts, `D` width of the embedding.
+Axes: `B` batch, `N` texts, `D` width of the embedding, `F` features of a step.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 
 from vlmreward.heads import Head
 
@@ -78,14 +79,57 @@ class ImageTextEncoder(Protocol):
         """
 
 
+@runtime_checkable
+class EpisodeMemory(Protocol):
+    """What an `EpisodeEncoder` remembers of several environments, each on its own."""
+
+    def clear(self, rows: Int64[NDArray[Any], " _"]) -> None:
+        """Forgets some environments' episodes."""
+
+    def push(
+        self, rows: Int64[NDArray[Any], " _"], features: Float[torch.Tensor, "B F"]
+    ) -> Float[torch.Tensor, "B D"]:
+        """Adds one step to some environments, each at most once; returns their embeddings now.
+
+        Each row is of unit length. A row depends on its own episode alone.
+        """
+
+
+@runtime_checkable
+class EpisodeEncoder(ImageTextEncoder, Protocol):
+    """An encoder that remembers: an embedding tells of an episode so far, not of one observation.
+
+    `encode_obs` embeds observations as if each were an episode of its own. Along an episode,
+    `encode_step` does the part that each step needs of itself alone, in one batch, and the memory
+    does the rest; so a `RewardStream` reads every step, first observations included.
+    """
+
+    def encode_step(self, obs: Mapping[str, Any]) -> Float[torch.Tensor, "B F"]:
+        """Returns what the memory needs of a batch of observations; raises what `encode_obs` does.
+
+        A row depends on its own observation alone.
+        """
+
+    def new_memory(self, num_envs: int) -> EpisodeMemory:
+        """Returns a memory in which no episode has begun."""
+
+
 class EncoderWrapper:
     """An encoder around another, which it is in everything but `encode_obs`.
 
     Args:
         encoder: The one inside.
+
+    Raises:
+        TypeError: If it is an `EpisodeEncoder`, whose memory would be lost.
     """
 
     def __init__(self, encoder: ImageTextEncoder) -> None:
+        if isinstance(encoder, EpisodeEncoder):
+            raise TypeError(
+                f"encoder {encoder.name!r} remembers episodes, and {type(self).__name__} knows "
+                "single observations only: use it as it is"
+            )
         self.encoder = encoder
 
     @property
