@@ -1,0 +1,1 @@
+"""A multimodal backbone: video, sound and language, over episodes of any length."""
