@@ -185,9 +185,11 @@ class RewardStream:
             embedding = torch.zeros(0, encoder.embed_dim, device=encoder.device)
         elif len(parts) == 1:
             embedding = self._encode(parts[0])
+        elif any(part.keys() != parts[0].keys() for part in parts):  # a modality has come or gone
+            embedding = torch.cat([self._encode(part) for part in parts])
         else:
             embedding = self._encode(
-                {key: _concatenate([part[key] for part in parts]) for key in encoder.modalities}
+                {key: _concatenate([part[key] for part in parts]) for key in parts[0]}
             )
         return list(torch.split(embedding, [step.num_rows for step in planned]))
 

@@ -159,9 +159,7 @@ class StepPlanner:
         return checked.cpu().numpy().copy()
 
     def _modalities(self, obs: Obs) -> Obs:
-        encoder = self._reward_model.encoder
-        require_modalities(obs, encoder)
-        return {key: obs[key] for key in encoder.modalities}
+        return require_modalities(obs, self._reward_model.encoder)
 
     def _due(self, ended: Bool[NDArray[Any], " N"]) -> Bool[NDArray[Any], " N"]:
         every = self._timing.score_every

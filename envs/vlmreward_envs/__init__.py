@@ -8,6 +8,11 @@ gym.register(
     vector_entry_point="vlmreward_envs.playroom:PlayroomVectorEnv",
 )
 gym.register(
+    id="vlmreward/PlayroomSound-v0",
+    entry_point="vlmreward_envs.playroom_sound:PlayroomSoundEnv",
+    vector_entry_point="vlmreward_envs.playroom_sound:PlayroomSoundVectorEnv",
+)
+gym.register(
     id="vlmreward/Launcher-v0",
     entry_point="vlmreward_envs.launcher:LauncherEnv",
     vector_entry_point="vlmreward_envs.launcher:LauncherVectorEnv",

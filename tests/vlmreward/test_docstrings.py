@@ -4,6 +4,16 @@ import importlib
 import pytest
 
 MODULES = [
+    "vlmreward.backbone.audio",
+    "vlmreward.backbone.combiner",
+    "vlmreward.backbone.latents",
+    "vlmreward.backbone.masked_language",
+    "vlmreward.backbone.model",
+    "vlmreward.backbone.objectives",
+    "vlmreward.backbone.properties",
+    "vlmreward.backbone.streams",
+    "vlmreward.backbone.training",
+    "vlmreward.backbone.zorro",
     "vlmreward.capture",
     "vlmreward.drift",
     "vlmreward.evaluation.bootstrap",

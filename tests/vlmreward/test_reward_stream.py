@@ -319,6 +319,8 @@ class RememberingEncoder(FakeEncoder):
     Features are wider than embeddings, so that one cannot be taken for the other.
     """
 
+    optional_modalities = ()
+
     def encode_step(self, obs):
         own = super().encode_obs(obs)
         return torch.cat([own, torch.ones(len(own), 1)], dim=1)

@@ -104,6 +104,10 @@ class EpisodeEncoder(ImageTextEncoder, Protocol):
     does the rest; so a `RewardStream` reads every step, first observations included.
     """
 
+    @property
+    def optional_modalities(self) -> tuple[str, ...]:
+        """Those of `modalities` that an observation may lack, or have as None; not all at once."""
+
     def encode_step(self, obs: Mapping[str, Any]) -> Float[torch.Tensor, "B F"]:
         """Returns what the memory needs of a batch of observations; raises what `encode_obs` does.
 
@@ -177,19 +181,26 @@ class EncoderWrapper:
         return self.encoder.encode_text(texts)
 
 
-def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> None:
-    """Refuses an observation that lacks what an encoder reads.
+def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> dict[str, Any]:
+    """Returns what an encoder reads of an observation, or says what it lacks.
 
     Raises:
-        MissingModalityError: If a modality is missing.
+        MissingModalityError: If a modality is missing that must not be.
     """
-    missing = [modality for modality in encoder.modalities if modality not in obs]
+    absent = [key for key in encoder.modalities if obs.get(key) is None]
+    if absent and isinstance(encoder, EpisodeEncoder):
+        missing = [key for key in absent if key not in encoder.optional_modalities]
+        if len(absent) == len(encoder.modalities):
+            missing = absent
+    else:
+        missing = [key for key in absent if key not in obs]
     if missing:
         raise MissingModalityError(
             f"encoder {encoder.name!r} reads {list(encoder.modalities)}, got an observation with "
             f"{sorted(obs)}: add {missing}. For 'pixels', wrap the environment in "
             "gymnasium.wrappers.AddRenderObservation(env, render_only=False)"
         )
+    return {key: obs[key] for key in encoder.modalities if key in obs and obs[key] is not None}
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

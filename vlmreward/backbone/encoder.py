@@ -1,0 +1,207 @@
+"""The backbone as an encoder: what whatever takes a CLIP takes too.
+
+Axis letters: ``B`` batch, ``N`` environments or texts, ``H W`` pixels, ``S`` samples of a step,
+``K`` tokens, ``E`` width of a token, ``P`` samples kept from step to step, ``X`` features of a
+step, ``D`` width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlmreward.backbone.audio import StreamingLogMel, check_waveform
+from vlmreward.backbone.combiner import MemoryState
+from vlmreward.backbone.model import MultimodalBackbone
+from vlmreward.encoders.base import check_texts, require_modalities
+from vlmreward.encoders.cache import TextEmbeddingCache
+from vlmreward.encoders.open_clip import Tokenizer
+from vlmreward.frames import PIXELS, check_frames, to_tensor
+from vlmreward.heads import Head
+
+AUDIO = "audio"
+Scored = Literal["audio", "video", "fusion", "episode"]
+
+
+class MultimodalEncoder:
+    """A frozen backbone that sees, hears and remembers, as an `EpisodeEncoder`.
+
+    An observation holds `pixels`, frames uint8 `[B, H, W, 3]`, and `audio`, what was heard during
+    the step, mono float32 `[B, S]` in [-1, 1]. Either may be missing, or None, for all rows of a
+    call: then the other one is embedded alone.
+
+    Args:
+        backbone: In any mode; it is put into evaluation mode and its parameters stop requiring
+            gradients.
+        tokenizer: The text tower's own.
+        name: What to call it in records of a run.
+        stream: What is scored: ``"episode"``, all steps so far; ``"fusion"``, the present step;
+            ``"audio"`` or ``"video"``, one modality of it.
+        logit_scale: What cosines were multiplied with in training.
+        calibrated_head: The head that was measured for this model and stream.
+
+    Raises:
+        ValueError: If there is no such stream.
+    """
+
+    modalities = (PIXELS, AUDIO)
+    logit_bias: float | None = None
+
+    def __init__(
+        self,
+        backbone: MultimodalBackbone,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        stream: Scored = "episode",
+        logit_scale: float = 1 / 0.07,
+        calibrated_head: Head | None = None,
+    ) -> None:
+        if stream not in get_args(Scored):
+            raise ValueError(f"got stream={stream!r}, expected one of {get_args(Scored)}")
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.tokenizer: Any = tokenizer
+        self.name = name
+        self.stream = stream
+        self.logit_scale = logit_scale
+        self.calibrated_head = calibrated_head
+        self.embed_dim = backbone.config.embed_dim
+        self.context_length = backbone.config.text.context_length
+        self.device: torch.device = next(backbone.parameters()).device
+        self._text_embeddings = TextEmbeddingCache(self._encode_new_texts)
+
+    @property
+    def optional_modalities(self) -> tuple[str, ...]:
+        """The modality that is not scored by itself, or either."""
+        return {"audio": (PIXELS,), "video": (AUDIO,)}.get(self.stream, self.modalities)
+
+    def encode_obs(self, obs: Mapping[str, Any]) -> Float[Tensor, "B D"]:
+        """Embeds observations, each as the first and only step of an episode.
+
+        Raises:
+            MissingModalityError: If there are neither frames nor sound, or not the one that is
+                scored.
+            FrameError: If `pixels` are not frames.
+            AudioError: If `audio` is not sound; see `vlmreward.backbone.audio`.
+        """
+        features = self.encode_step(obs)
+        return self.new_memory(len(features)).push(np.arange(len(features)), features)
+
+    @torch.no_grad()
+    def encode_step(self, obs: Mapping[str, Any]) -> Float[Tensor, "B X"]:
+        """Returns what the memory needs of single steps: tokens of the frames, and the sound."""
+        given = require_modalities(obs, self)
+        num_rows = len(next(iter(given.values())))
+        frames, sound = self._frames(given, num_rows), self._sound(given, num_rows)
+        has = [torch.full((num_rows, 1), float(key in given)) for key in self.modalities]
+        return torch.cat([frames, sound, *(flag.to(self.device) for flag in has)], dim=1)
+
+    def new_memory(self, num_envs: int) -> MultimodalMemory:
+        """Returns a memory of episodes, none of which has begun."""
+        return MultimodalMemory(self, num_envs)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Embeds texts, each once in the life of this encoder."""
+        return self._text_embeddings(check_texts(texts))
+
+    def _encode_new_texts(self, texts: list[str]) -> Float[Tensor, "N D"]:
+        with torch.no_grad():
+            return self.backbone.encode_text(self.tokenizer(texts).to(self.device))
+
+    def _frames(self, given: Mapping[str, Any], num_rows: int) -> Float[Tensor, "B X"]:
+        config = self.backbone.config.video
+        if PIXELS not in given:
+            return torch.zeros(num_rows, config.num_tokens * config.embed_dim, device=self.device)
+        frames = to_tensor(check_frames(given[PIXELS]), self.device)
+        return self.backbone.video_tokens(frames).flatten(1)
+
+    def _sound(self, given: Mapping[str, Any], num_rows: int) -> Float[Tensor, "B S"]:
+        config = self.backbone.config
+        if AUDIO not in given:
+            return torch.zeros(num_rows, config.step_samples, device=self.device)
+        sound = check_waveform(torch.as_tensor(given[AUDIO]), config.log_mel).to(self.device)
+        if tuple(sound.shape) != (num_rows, config.step_samples):
+            raise ValueError(
+                f"got sound of shape {list(sound.shape)}, expected [{num_rows}, "
+                f"{config.step_samples}]: one row a frame, and the samples of one step"
+            )
+        return sound
+
+
+class MultimodalMemory:
+    """The episodes of several environments; see `EpisodeMemory`. Its size does not grow.
+
+    Args:
+        encoder: Whose memory it is.
+        num_envs: N.
+    """
+
+    def __init__(self, encoder: MultimodalEncoder, num_envs: int) -> None:
+        self._encoder = encoder
+        self._backbone = backbone = encoder.backbone
+        self._log_mel = StreamingLogMel(backbone.config.log_mel)
+        self._state = backbone.memory.initial_state(num_envs)
+        kept = backbone.config.log_mel.num_kept
+        self._samples = torch.zeros(num_envs, kept, device=encoder.device)
+        self._is_first = torch.ones(num_envs, dtype=torch.bool, device=encoder.device)
+
+    def clear(self, rows: Int64[NDArray[Any], " _"]) -> None:
+        """Forgets some environments' episodes."""
+        self._is_first[torch.from_numpy(rows).to(self._is_first.device)] = True
+
+    @torch.no_grad()
+    def push(
+        self, rows: Int64[NDArray[Any], " _"], features: Float[Tensor, "B X"]
+    ) -> Float[Tensor, "B D"]:
+        """Adds one step to some environments, and embeds what is scored of them.
+
+        Raises:
+            ValueError: If the features are not those of a step of this model.
+        """
+        index = torch.from_numpy(rows).to(self._is_first.device)
+        is_first = self._is_first[index]
+        video, sound, has_video, has_audio = self._unpacked(features)
+        frames, samples = self._log_mel.step(sound, is_first, self._samples[index])
+        step = self._backbone.encode_step(
+            video, self._backbone.audio_tokens(frames), has_video, has_audio
+        )
+        state = MemoryState(self._state.carried[index], self._state.num_steps[index])
+        episode, state = self._backbone.remember(step.tokens, is_first, state)
+        self._samples[index] = samples
+        self._state = replace(
+            self._state,
+            carried=self._state.carried.index_copy(0, index, state.carried),
+            num_steps=self._state.num_steps.index_copy(0, index, state.num_steps),
+        )
+        self._is_first[index] = False
+        of_stream = {**vars(step), "episode": episode}
+        embedding: Tensor = of_stream[self._encoder.stream]
+        return embedding
+
+    def _unpacked(
+        self, features: Float[Tensor, "B X"]
+    ) -> tuple[
+        Float[Tensor, "B K E"], Float[Tensor, "B S"], Bool[Tensor, " B"], Bool[Tensor, " B"]
+    ]:
+        config = self._backbone.config
+        video, samples = config.video, config.step_samples
+        sizes = [video.num_tokens * video.embed_dim, samples, 1, 1]
+        if features.shape[1] != sum(sizes):
+            raise ValueError(
+                f"got features of width {features.shape[1]}, expected {sum(sizes)}: those of "
+                f"encoder {self._encoder.name!r}"
+            )
+        tokens, sound, has_video, has_audio = torch.split(features, sizes, dim=1)
+        return (
+            tokens.reshape(-1, video.num_tokens, video.embed_dim),
+            sound,
+            has_video[:, 0] > 0,
+            has_audio[:, 0] > 0,
+        )
