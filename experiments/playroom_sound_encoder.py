@@ -81,7 +81,7 @@ class Preset:
 
 PRESETS = {
     "full": Preset(6000, SoundBatchConfig(), 64, 200),
-    "debug": Preset(2, SoundBatchConfig(8, 2, 6, 2), 8, 30),
+    "debug": Preset(2, SoundBatchConfig(8, 2, 6, 2), 4, 16),
 }
 
 
