@@ -39,6 +39,7 @@ def test_importing_a_package_leaves_optional_and_slow_ones_alone(package):
     modules, _ = import_report(package)
     assert package in modules
     assert modules & OPTIONAL_OR_SLOW == set()
+    assert "vlmreward.backbone" not in modules
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -22,7 +22,7 @@ from vlmreward.backbone.combiner import MemoryState
 from vlmreward.backbone.model import MultimodalBackbone
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
-from vlmreward.encoders.open_clip import Tokenizer
+from vlmreward.encoders.open_clip import Tokenizer, warn_where_truncated
 from vlmreward.frames import PIXELS, check_frames, to_tensor
 from vlmreward.heads import Head
 
@@ -112,6 +112,7 @@ class MultimodalEncoder:
         return self._text_embeddings(check_texts(texts))
 
     def _encode_new_texts(self, texts: list[str]) -> Float[Tensor, "N D"]:
+        warn_where_truncated(texts, self.tokenizer, self.context_length, self.name)
         with torch.no_grad():
             return self.backbone.encode_text(self.tokenizer(texts).to(self.device))
 

@@ -73,7 +73,7 @@ class BackboneConfig:
         patch_mels: Mel bands of an audio token.
         zorro: The transformer of a step.
         memory: What goes over the steps: ``"mean"`` is the baseline.
-        num_memory_outputs: Tokens in which an episode is summed up; the mean needs one.
+        num_memory_outputs: Tokens in which an episode is summed up; the mean is always one.
         time_stamps: Whether the memory is told the number of each step.
         text: The text tower.
 
@@ -100,6 +100,10 @@ class BackboneConfig:
             raise ValueError(
                 f"got embed_dim={self.embed_dim} and num_memory_outputs={self.num_memory_outputs}, "
                 "expected at least 1"
+            )
+        if self.memory == "mean" and self.time_stamps:
+            raise ValueError(
+                "got memory='mean' with time_stamps=True, expected False: a mean has no order"
             )
         if self.video.num_frames != 1:
             raise ValueError(f"got {self.video.num_frames} frames a step, expected 1")
@@ -282,7 +286,7 @@ def _text_tower(config: BackboneConfig, generator: torch.Generator) -> TextTrans
     """Build a CLIP's text tower; its weights come from torch's own generator, seeded by ours."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the devices' as well
         return TextTransformer(
             context_length=config.text.context_length,
             vocab_size=config.text.vocab_size,

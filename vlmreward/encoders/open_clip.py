@@ -123,25 +123,29 @@ class OpenCLIPEncoder:
         return self.preprocess(to_tensor(frames, self.device)).to(self._dtype)
 
     def _encode_new_texts(self, texts: list[str]) -> Float[torch.Tensor, "N D"]:
-        self._warn_where_truncated(texts)
+        warn_where_truncated(texts, self.tokenizer, self.context_length, self.name)
         tokens = self.tokenizer(texts).to(self.device)
         with torch.no_grad():
             chunks = tokens.split(self.batch_size)
             return torch.cat([self.model.encode_text(x, normalize=True) for x in chunks])
 
-    def _warn_where_truncated(self, texts: list[str]) -> None:
-        short = self.tokenizer(texts)
-        # With room for twice as many tokens, a text that fits is the same text with more padding.
-        long = self.tokenizer(texts, context_length=2 * self.context_length)
-        changed = (short != long[:, : self.context_length]).any(dim=1)
-        for text, truncated in zip(texts, changed.tolist(), strict=True):
-            if truncated:
-                warnings.warn(
-                    f"encoder {self.name!r} reads {self.context_length} tokens; the rest of this "
-                    f"prompt is cut off, shorten it: {text!r}",
-                    UserWarning,
-                    stacklevel=2,
-                )
+
+def warn_where_truncated(
+    texts: list[str], tokenizer: Tokenizer, context_length: int, encoder_name: str
+) -> None:
+    """Warns of every text that has more tokens than are read."""
+    short = tokenizer(texts)
+    # With room for twice as many tokens, a text that fits is the same text with more padding.
+    long = tokenizer(texts, context_length=2 * context_length)
+    changed = (short != long[:, :context_length]).any(dim=1)
+    for text, truncated in zip(texts, changed.tolist(), strict=True):
+        if truncated:
+            warnings.warn(
+                f"encoder {encoder_name!r} reads {context_length} tokens; the rest of this "
+                f"prompt is cut off, shorten it: {text!r}",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def build_model(
@@ -174,7 +178,7 @@ def build_model(
     if cfg.pop("custom_text", False) or is_hf_text:
         model_class = open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the devices' as well
         model: Any = model_class(**cfg)
     merged = merge_preprocess_dict(PreprocessCfg(), {"size": model.visual.image_size})
     set_model_preprocess_cfg(model, merge_preprocess_dict(merged, dict(preprocess_cfg or {})))

@@ -175,3 +175,8 @@ def test_features_of_another_model_are_refused():
     memory = make_encoder().new_memory(1)
     with pytest.raises(ValueError, match="got features of width 3, expected"):
         memory.push(np.array([0]), torch.zeros(1, 3))
+
+
+def test_a_text_that_is_too_long_is_told_of():
+    with pytest.warns(UserWarning, match="'small' reads 16 tokens.*cut off"):
+        make_encoder().encode_text(["the bell rang " * 12])

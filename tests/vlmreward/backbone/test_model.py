@@ -491,3 +491,13 @@ def test_what_the_package_offers_is_sorted_and_there():
     assert package.__all__ == sorted(package.__all__)
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
     assert not {"PropertyError", "check_gradients"} & set(package.__all__)
+
+
+def test_no_device_is_seeded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    MultimodalBackbone(small_config(), draws())
+
+
+def test_a_mean_takes_no_time_stamps():
+    with pytest.raises(ValueError, match="a mean has no order"):
+        small_config("mean", time_stamps=True)
