@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tensorboard.summary.writer import event_file_writer
 
 torch.set_num_threads(1)
+# Event files of one second are read in the order of their names, which end in a count: 10 would
+# come before 9, and a resumed run before the one that was killed.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10_000)
 
 # Timings never decide a test; the same examples are tried everywhere.
 settings.register_profile(

@@ -414,6 +414,7 @@ class Two(nn.Module):
 def train_as_one_of_two(folder, port, rank):
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ |= {
+        "OMP_NUM_THREADS": "1",  # accelerate warns where it is not said
         "WORLD_SIZE": "2",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
