@@ -1,0 +1,79 @@
+"""Live episodes of video and sound that are scored together, against real time.
+
+    python benchmarks/backbone.py [--as-json]
+
+Weights are random; they do not change the speed. A step is a frame of 96×96 pixels and 0.1 s of
+sound, so real time is ten steps a second for each environment.
+"""
+
+import time
+
+import numpy as np
+import torch
+import tyro
+from timing import rate, row, show
+
+from vlmreward.backbone import BackboneConfig, MultimodalBackbone, MultimodalEncoder
+from vlmreward.encoders import build_tokenizer
+
+STEPS_PER_SECOND = 10
+EARLY, LATE, TIMED = 100, 10_000, 200
+
+
+def main(num_envs: int = 64, num_threads: int = 2, as_json: bool = False) -> None:
+    """Measure and print.
+
+    Args:
+        num_envs: Live episodes.
+        num_threads: Of torch.
+        as_json: Print one JSON object instead of a table.
+    """
+    torch.set_num_threads(num_threads)
+    rng = np.random.default_rng(0)
+    obs = {
+        "pixels": rng.integers(0, 256, (num_envs, 96, 96, 3), dtype=np.uint8),
+        "audio": rng.uniform(-0.5, 0.5, (num_envs, 1600)).astype(np.float32),
+    }
+    rows = []
+    for memory in ("mean", "transformer", "ttm"):
+        config = BackboneConfig(memory=memory)
+        backbone = MultimodalBackbone(config, torch.Generator().manual_seed(0))
+        text_cfg = {"context_length": config.text.context_length}
+        encoder = MultimodalEncoder(backbone, build_tokenizer({"text_cfg": text_cfg}), name=memory)
+        live, everyone = encoder.new_memory(num_envs), np.arange(num_envs)
+
+        def score(encoder=encoder, live=live, everyone=everyone) -> int:
+            return len(live.push(everyone, encoder.encode_step(obs)))
+
+        rows.append(
+            row(f"{memory} memory, {num_envs} episodes", "steps/s", rate(score, 4.0),
+                "real time", float(STEPS_PER_SECOND * num_envs))
+        )  # fmt: skip
+        early, late = early_and_late(encoder, {key: value[:1] for key, value in obs.items()})
+        name, baseline = f"{memory} memory, step {LATE:,}", f"step {EARLY}"
+        rows.append(row(name, "ms/step", late, baseline, early))
+    show(rows, as_json=as_json)
+
+
+def early_and_late(encoder: MultimodalEncoder, obs: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Return the median milliseconds of a step of two episodes, one early and one late in its own.
+
+    They take turns, so that whatever else the machine is doing disturbs them alike.
+    """
+    features, first = encoder.encode_step(obs), np.array([0])
+    episodes = []
+    for steps in (EARLY, LATE):
+        episodes.append(encoder.new_memory(1))
+        for _ in range(steps):
+            episodes[-1].push(first, features)
+    milliseconds: list[list[float]] = [[], []]
+    for _ in range(TIMED):
+        for episode, times in zip(episodes, milliseconds, strict=True):
+            began = time.perf_counter()
+            episode.push(first, features)
+            times.append(1000 * (time.perf_counter() - began))
+    return float(np.median(milliseconds[0])), float(np.median(milliseconds[1]))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
