@@ -22,8 +22,8 @@ from vlmreward_envs.launcher import (
 from vlmreward_envs.launcher.dynamics import NONE
 from vlmreward_envs.launcher.language import NO_APP_OPEN
 
-# Every fifth app, two of the common ten among them: their icons are in training frames and in
-# sentences, as all others, but none of them is ever open.
+# Every fifth app, two of the common ten among them: they are in training frames as all others, open
+# or not, but no sentence says in the Launcher's own words that one of them is open.
 HELD_OUT_APPS = tuple(range(4, len(APP_NAMES), 5))
 NAMED_APPS = tuple(app for app in range(len(APP_NAMES)) if app not in HELD_OUT_APPS)
 
@@ -43,12 +43,7 @@ FORMS = {
 _NOTHING = {STATE: (NO_APP_OPEN,)}
 
 
-def draw_phones(
-    config: LauncherConfig,
-    num_phones: int,
-    rng: np.random.Generator,
-    openable: Sequence[int] = NAMED_APPS,
-) -> LauncherState:
+def draw_phones(config: LauncherConfig, num_phones: int, rng: np.random.Generator) -> LauncherState:
     """Draw phones in which something happens.
 
     Half of them have an app open, a tenth a folder; the others show one of their home pages. Over a
@@ -59,10 +54,9 @@ def draw_phones(
         config: What the phones have in common.
         num_phones: How many.
         rng: Random generator.
-        openable: Apps that may be open.
     """
     seeds = torch.from_numpy(rng.integers(2**62, size=num_phones))
-    app = torch.from_numpy(rng.choice(openable, size=num_phones))
+    app = torch.from_numpy(rng.integers(len(APP_NAMES), size=num_phones))
     state = reset_phones(config, seeds, torch.zeros_like(seeds), app)
     kind = torch.from_numpy(rng.random(num_phones))
     page = torch.from_numpy(rng.integers(config.num_pages, size=num_phones))
@@ -90,10 +84,11 @@ def _popups(app: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 class LauncherCaptions:
-    """Draws captioned Launcher frames for pretraining; no held-out app is open in any of them.
+    """Draws captioned Launcher frames for pretraining; no sentence is a held-out app's goal.
 
     Beside `describe` they are said in the four forms of Baumli et al. 2023. "Screenshot of" is said
-    of the open app. "Open" is said of the open app and of every icon on the screen, as people
+    of the open app, held out or not: so the goal of a held-out app is a new sentence about an app
+    that is known. "Open" is said of the open app and of every icon on the screen, as people
     say it of both what has been done and what is to be done: what a verb says of a frame is
     ambiguous.
     """
@@ -122,7 +117,7 @@ def _say_more(description: Description, app: int, shown: list[int]) -> Descripti
     icons = [what for what in shown if 0 <= what < len(APP_NAMES)]
     more: list[tuple[str, tuple[str, ...]]] = []
     if app != NONE:
-        rivals = [APP_NAMES[k] for k in look_alikes(app) if k not in HELD_OUT_APPS]
+        rivals = [APP_NAMES[k] for k in look_alikes(app)]
         more += [
             (form.format(APP_NAMES[app]), tuple(form.format(name) for name in rivals))
             for form in STATE_FORMS

@@ -171,8 +171,7 @@ def draw_launcher(num_episodes: int, rng: np.random.Generator) -> LabelledTrajec
     """Open one app after the other, with every third gesture at random."""
     config = LauncherConfig()
     renderer = LauncherRenderer(config.num_pages)
-    every = tuple(range(len(APP_NAMES)))
-    state = draw_phones(config, num_episodes, rng, openable=every)
+    state = draw_phones(config, num_episodes, rng)
     frames, labels = [], []
     for _ in range(EPISODE_LENGTH):
         frames.append(renderer(state))

@@ -139,8 +139,9 @@ def choices(summary: Mapping[str, Any]) -> bytes:
             models = list(domain["models"].values())
             for axes, (kind, belongs) in zip(row, kinds.items(), strict=True):
                 names = [name for name in models[0]["offline"] if belongs(name)]
+                group = "named" if kind == "words" else "held_out"  # named in all forms
                 for index, name in enumerate(names):
-                    found = [model["offline"][name]["held_out"] for model in models]
+                    found = [model["offline"][name][group] for model in models]
                     short = name.removeprefix("ap_").removeprefix("form_")
                     look = line_of(len(names) - 1 - index, len(names))
                     axes.errorbar(
@@ -153,7 +154,8 @@ def choices(summary: Mapping[str, Any]) -> bytes:
                         capsize=2,
                         **look,
                     )
-                axes.set(xscale="log", ylim=(0, 1.02), title=f"{TITLES[domain_name]}: {kind}")
+                axes.set(xscale="log", ylim=(0, 1.02))
+                axes.set_title(f"{TITLES[domain_name]}: {kind}, {group.replace('_', ' ')} goals")
                 axes.legend(title=kind, loc="lower right")
             row[0].set_ylabel("average precision")
         for axes in panels[-1]:

@@ -179,14 +179,15 @@ def _offline(results: Results, domain: str, row: int) -> dict[str, Any]:
 def _best_and_worst_words(results: Results, domain: str, row: int) -> dict[str, Any]:
     """Compare the words with the highest and the lowest average precision, goal by goal.
 
-    They are chosen by the goals that they are compared on, so that the difference leans upwards.
+    Of goals that are said in all forms in training. The two are chosen by the goals that they are
+    compared on, so that the difference leans upwards.
     """
     start = f"{domain}_ap_form_"
     forms = [name for name in results.offline[results.models[row]] if name.startswith(start)]
-    ap = {"state": results.of_goals(domain, "ap", held_out=True)[row]}
+    ap = {"state": results.of_goals(domain, "ap", held_out=False)[row]}
     for name in forms:
         short = name.removeprefix(f"{domain}_")
-        ap[short.removeprefix("ap_form_")] = results.of_goals(domain, short, held_out=True)[row]
+        ap[short.removeprefix("ap_form_")] = results.of_goals(domain, short, held_out=False)[row]
     ranked = sorted(ap, key=lambda name: float(ap[name].mean()))
     worst, best = ranked[0], ranked[-1]
     return {"best": best, "worst": worst, "difference": mean(ap[best] - ap[worst])}
