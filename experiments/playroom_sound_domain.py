@@ -82,7 +82,7 @@ class SoundBatchConfig:
     """
 
     num_steps: int = 96
-    num_episodes: int = 8
+    num_episodes: int = 4
     episode_length: int = 96
     described_per_episode: int = 4
     captions_per_step: int = 4
