@@ -83,22 +83,25 @@ def test_an_open_app_is_told_by_its_title_bar_alone() -> None:
     for theme in range(NUM_THEMES):
         frames = phones_with(app=apps, theme=torch.full_like(apps, theme)).render()
         assert all_differ(frames[:, STATUS_HEIGHT : STATUS_HEIGHT + 16])
-    # Pictures are counted on from the app: so these come out alike under every other title.
-    pictures = (torch.tensor([7, 20, 41]) - apps[:, None]) % len(APPS)
-    kept = (pictures > 0).all(dim=1)
-    below = phones_with(app=apps[kept], pictures=pictures[kept]).render()[:, STATUS_HEIGHT + 16 :]
+    # Lists are counted on from the app: so these come out alike under every other title.
+    offsets = (torch.tensor([7, 20, 41]) - apps[:, None]) % len(APPS)
+    kept = (offsets > 0).all(dim=1)
+    frames = phones_with(app=apps[kept], list_offsets=offsets[kept]).render()
+    below = frames[:, STATUS_HEIGHT + 16 :]
     assert len(below) == 57
     assert len(below.flatten(1).unique(dim=0)) == 1
 
 
-def test_pictures_look_like_icons_of_other_apps() -> None:
-    pictures = torch.tensor([[1, 2, 3], [1, 2, 4]])
-    first, second = phones_with(app=torch.tensor([5, 5]), pictures=pictures).render().int()
-    changed = (first != second).any(dim=2)
-    rows, columns = changed.nonzero().unbind(dim=1)
-    assert 0 < len(rows) <= 12 * 12
-    assert int(columns.min()) >= 64
-    assert int(rows.max() - rows.min()) < 12
+def test_an_app_lists_others_as_in_their_own_title_bars() -> None:
+    offsets = torch.tensor([[1, 2, 3], [1, 2, 4]])
+    first, second = phones_with(app=torch.tensor([5, 5]), list_offsets=offsets).render().int()
+    rows, columns = (first != second).any(dim=2).nonzero().unbind(dim=1)
+    assert len(rows) > 0
+    assert int(rows.max() - rows.min()) < 16
+    assert int(rows.min()) > 60
+    titles = phones_with(app=torch.tensor([8, 9])).render()[:, STATUS_HEIGHT : STATUS_HEIGHT + 16]
+    differ = (titles[0] != titles[1]).any(dim=2).nonzero()[:, 1]
+    assert set(columns.tolist()) == set(differ.tolist())
 
 
 def test_glyphs_and_tiles_differ_and_fill_their_square() -> None:

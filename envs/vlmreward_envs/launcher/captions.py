@@ -35,7 +35,7 @@ class _Facts:
     popup: int
     page: int
     folder: int
-    pictured: tuple[int, ...]
+    listed: tuple[int, ...]
 
 
 def describe(
@@ -64,11 +64,11 @@ def _facts(state: LauncherState) -> list[_Facts]:
             popup=popup,
             page=page,
             folder=folder,
-            pictured=tuple(pictured),
+            listed=tuple(listed),
         )
-        for shown, pictured, app, popup, page, folder in zip(
+        for shown, listed, app, popup, page, folder in zip(
             state.shown.tolist(),
-            state.pictured.tolist(),
+            state.listed.tolist(),
             *(column.tolist() for column in columns),
             strict=True,
         )
@@ -106,7 +106,7 @@ def _describe_screen(facts: _Facts, num_pages: int, unnamed: frozenset[int]) -> 
         ])  # fmt: skip
     elif facts.app not in unnamed:
         name = APP_NAMES[facts.app]
-        wrong = opened(dict.fromkeys([*rivals, *facts.pictured, *look_alikes(facts.app)]))
+        wrong = opened(dict.fromkeys([*rivals, *facts.listed, *look_alikes(facts.app)]))
         if facts.popup != facts.app:
             wrong.append(popup_sentence(name))
         say(open_sentence(name), [*wrong, NO_APP_OPEN, icon_sentence(name)])

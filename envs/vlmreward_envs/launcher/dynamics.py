@@ -5,7 +5,7 @@ tap, or a swipe. Nothing here draws (see :mod:`.rendering`) or speaks (see :mod:
 :mod:`.captions`).
 
 Axis letters: ``B`` phones, ``S`` places on all home pages, ``F`` folders, ``A`` apps of a folder,
-``P`` pictures in an app.
+``P`` apps that an app lists.
 """
 
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ NONE = -1
 FOLDER_SIZE = COLUMNS
 """Apps of an open folder: they fill one row of places."""
 NUM_THEMES = 6
-NUM_PICTURES = 3
-"""Pictures in an app's content that look like other apps' icons."""
+NUM_LISTED = 3
+"""Other apps that an app lists in its content."""
 _FIRST_FOLDER = len(APPS)
 _SWIPE = 0.15  # of the screen: a finger that moved less has tapped
 _STEP_SEED = 13
@@ -107,7 +107,7 @@ class LauncherState(TensorState):
         minute: Minute of the day, for the clock.
         light: Brightness, in 0..255.
         scroll: How far down an app's content is scrolled, in 0..255.
-        pictures: Which apps' icons the pictures in an app's content look like, counted on from it.
+        list_offsets: Which apps an app's content lists, counted on from itself.
         seed: Of what happens by chance in this episode.
         time: Steps taken in this episode.
     """
@@ -125,7 +125,7 @@ class LauncherState(TensorState):
     minute: Int64[Tensor, " B"]
     light: Int64[Tensor, " B"]
     scroll: Int64[Tensor, " B"]
-    pictures: Int64[Tensor, "B P"]
+    list_offsets: Int64[Tensor, "B P"]
     seed: Int64[Tensor, " B"]
     time: Int64[Tensor, " B"]
 
@@ -135,9 +135,9 @@ class LauncherState(TensorState):
         return self.app == NONE
 
     @property
-    def pictured(self) -> Int64[Tensor, "B P"]:
-        """The apps whose icons the pictures in the open app look like: never its own."""
-        return (self.app[:, None] + self.pictures) % len(APPS)
+    def listed(self) -> Int64[Tensor, "B P"]:
+        """The apps that the open one lists in its content: never itself."""
+        return (self.app[:, None] + self.list_offsets) % len(APPS)
 
     @property
     def front_page(self) -> Int64[Tensor, "B 9"]:
@@ -213,7 +213,7 @@ def reset_phones(
         minute=counter_rng.integers(episode_seed, 1, 0, 24 * 60)[:, 0],
         light=counter_rng.integers(stream(4), 1, 0, 256)[:, 0],
         scroll=counter_rng.integers(stream(5), 1, 0, 256)[:, 0],
-        pictures=counter_rng.integers(stream(6), NUM_PICTURES, 1, len(APPS)),
+        list_offsets=counter_rng.integers(stream(6), NUM_LISTED, 1, len(APPS)),
         seed=episode_seed,
         time=zeros,
     )

@@ -5,7 +5,6 @@ square, ``C`` red, green, blue and coverage (each 0 to 1).
 """
 
 import functools
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -32,8 +31,8 @@ from vlmreward_envs.launcher.themes import THEMES, Theme
 _PHONES_PER_PASS = 64
 _HEADER = 16  # pixels of an app's title bar
 _MINI = 7  # side of an icon inside a folder's icon
-_TITLE_ICON = 12  # side of the icon in a title bar, and of pictures in an app's content
-_PICTURES_TOP, _PICTURES_SPAN = 30, 48  # pixels of the screen that pictures can lie in
+_TITLE_ICON = 12  # side of the icon in a title bar
+_LIST_TOP, _LIST_ROW, _LIST_SPAN = 26, 22, 8  # pixels: of the list in an app, and what it scrolls
 _LABEL_TOP = ICON_SIZE + 3
 _DIMMED = 0.45
 _SCREENSHOTS = 6  # kinds of content that apps show
@@ -56,7 +55,6 @@ class LauncherRenderer:
         self._folder = torch.stack([_folder_place(theme) for theme in THEMES]).to(self.device)
         self._wallpaper = torch.stack([_wallpaper(theme) for theme in THEMES]).to(self.device)
         self._titles = torch.stack([_titles(theme) for theme in THEMES]).to(self.device)
-        self._pictures = _pictures().to(self.device)
         self._contents = _contents().to(self.device)
         self._ink = _colours([theme.ink for theme in THEMES]).to(self.device)
         self._paper = _colours([theme.paper for theme in THEMES]).to(self.device)
@@ -145,7 +143,7 @@ class LauncherRenderer:
 
     def _draw_app(self, state: LauncherState) -> Float[Tensor, "B H W 3"]:
         """Draw the open app: its icon and name in the title bar, and below what could be any's."""
-        theme, pictured = state.theme, state.pictured
+        theme, listed = state.theme, state.listed
         paper = self._paper[theme].view(-1, 1, 1, 3)
         ink = self._ink[theme].view(-1, 1, 1, 3)
         canvas = paper.expand(-1, SCREEN_SIZE, SCREEN_SIZE, -1).clone()
@@ -155,28 +153,23 @@ class LauncherRenderer:
         bar += title[..., 3:] * (title[..., :3] - bar)
         body = canvas[:, STATUS_HEIGHT + _HEADER :]
         scroll = state.scroll[:, None] * 32 // 256 + torch.arange(body.shape[1], device=self.device)
-        kind = pictured[:, 0] % _SCREENSHOTS
+        kind = listed[:, 0] % _SCREENSHOTS
         content = self._contents[kind[:, None], scroll][..., None]
         body += content.clamp(max=1) * (0.35 * (ink - body))
-        accent = self._accents[pictured[:, 1]].view(-1, 1, 1, 3)
+        accent = self._accents[listed[:, 1]].view(-1, 1, 1, 3)
         body += (content - 1).clamp(min=0) * (accent - body)
-        self._lay_pictures(canvas, pictured, state.scroll)
+        self._lay_list(canvas, state)
         return canvas
 
-    def _lay_pictures(
-        self,
-        canvas: Float[Tensor, "B H W 3"],
-        pictured: Int64[Tensor, "B N"],
-        scroll: Int64[Tensor, " B"],
-    ) -> None:
-        """Draw a row of pictures over an app's content, higher up the further it is scrolled."""
-        side = torch.arange(_TITLE_ICON, device=self.device)
-        top = _PICTURES_TOP + (255 - scroll) * _PICTURES_SPAN // 256
-        phone = torch.arange(len(canvas), device=self.device)
-        for number in range(pictured.shape[1]):
-            left = (2 * number + 1) * SCREEN_SIZE // (2 * pictured.shape[1]) - _TITLE_ICON // 2
-            rows, columns = (top[:, None] + side)[:, :, None], (left + side)[None, None]
-            canvas[phone[:, None, None], rows, columns] = self._pictures[pictured[:, number]]
+    def _lay_list(self, canvas: Float[Tensor, "B H W 3"], state: LauncherState) -> None:
+        """List other apps over an app's content, each as it would stand in its own title bar."""
+        phone = torch.arange(len(canvas), device=self.device)[:, None]
+        top = _LIST_TOP + (255 - state.scroll) * _LIST_SPAN // 256
+        for number, listed in enumerate(state.listed.unbind(dim=1)):
+            rows = (top + number * _LIST_ROW)[:, None] + torch.arange(_HEADER, device=self.device)
+            title = self._titles[state.theme, listed]
+            area = canvas[phone, rows]
+            canvas[phone, rows] = area + title[..., 3:] * (title[..., :3] - area)
 
     def _draw_status(self, canvas: Float[Tensor, "B H W 3"], state: LauncherState) -> None:
         """Write the time and draw a battery."""
@@ -274,14 +267,6 @@ def _titles(theme: Theme) -> Float[Tensor, "A H W C"]:
         written = functional.pad(name, (left, after, top, under))
         bars.append(_over(picture, _coloured(written, _colours([theme.ink])[0])))
     return torch.stack(bars)
-
-
-@functools.cache
-def _pictures() -> Float[Tensor, "A P P 3"]:
-    """Draw pictures with every app's glyph and colour, square in all themes."""
-    plain = next(theme for theme in THEMES if theme.name == "light")
-    square = replace(plain, roundness=0.0)
-    return torch.stack([_icon(index, square, _TITLE_ICON)[..., :3] for index in range(len(APPS))])
 
 
 @functools.cache
