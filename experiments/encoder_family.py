@@ -4,8 +4,9 @@
 
 Five image towers, the largest with 115 times the parameters of the smallest, each with a text tower
 of its own, on Playroom and Launcher together: the same frames, schedule and rule (the last weights
-count) for all. Goes on where it was killed. Ends with a model card, ``<size>.json`` beside its
-weights, for each size under ``runs/encoder_family/``.
+count) for all. Two larger ones, for a GPU, are trained where ``--sizes`` names them. Goes on where
+it was killed. Ends with a model card, ``<size>.json`` beside its weights, for each size under
+``runs/encoder_family/``.
 """
 
 import copy
