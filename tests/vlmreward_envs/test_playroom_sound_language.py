@@ -39,6 +39,7 @@ class Moment:
     sounding: tuple[tuple[int, bool], ...]
     position: tuple[int, ...]
     held: int
+    action: int
 
 
 @cache
@@ -51,6 +52,7 @@ def episodes() -> tuple[list[PlayroomSoundState], list[list[Moment]]]:
     histories: list[list[Moment]] = [[] for _ in range(NUM_ROOMS)]
     # Hands rarely let go, so that something is held for long.
     odds = torch.tensor([1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.4]).expand(NUM_ROOMS, -1)
+    action = torch.zeros(NUM_ROOMS, dtype=torch.int64)
     for _ in range(NUM_STEPS):
         states.append(state)
         for room, history in enumerate(histories):
@@ -58,7 +60,8 @@ def episodes() -> tuple[list[PlayroomSoundState], list[list[Moment]]]:
                 state.voice[room].tolist(), (state.sounding_for[room] > 0).tolist(), strict=True
             )
             position = tuple(state.position[room].tolist())
-            history.append(Moment(tuple(voices), position, int(state.held[room])))
+            moment = Moment(tuple(voices), position, int(state.held[room]), int(action[room]))
+            history.append(moment)
         action = torch.multinomial(odds, 1, generator=generator)[:, 0]
         state = step_sound_rooms(CONFIG, state, action)
     return states, histories
@@ -72,7 +75,10 @@ class Story:
         now = {voice for voice, sounds in history[-1].sounding if sounds}
         walked = len(history) > 1 and history[-2].position != history[-1].position
         holds = [moment.held >= 0 for moment in history]
+        puts_now = len(holds) > 1 and holds[-2] and not holds[-1]
         puts = any(before and not after for before, after in pairwise(holds))
+        picks_up = len(holds) > 1 and holds[-1] and not holds[-2]
+        bumps = history[-1].action in (1, 2, 3, 4) and not walked
         ring, hum, beep = (onsets(history, voice) for voice in range(3))
         self.past = {"a bell rang": ring, "something hummed": hum, "something beeped": beep}
         self.counts = {"a bell has rung": len(ring), "something has beeped": len(beep)}
@@ -81,10 +87,16 @@ class Story:
             "something is humming": 1 in now,
             "something is beeping": 2 in now,
             "there are footsteps": walked,
+            "there is a bump": bumps,
+            "something is being picked up": picks_up,
+            "something is being put down": puts_now,
             "no bell is ringing": 0 not in now,
             "nothing is humming": 1 not in now,
             "nothing is beeping": 2 not in now,
             "there are no footsteps": not walked,
+            "there is no bump": not bumps,
+            "nothing is being picked up": not picks_up,
+            "nothing is being put down": not puts_now,
             "nothing is ringing, humming or beeping": not now,
             "no bell has rung": not ring,
             "nothing has hummed": not hum,
@@ -252,7 +264,7 @@ def test_sentences_round_trip_and_are_distinct() -> None:
     counts = {kind: len(all_goals(kind)) for kind in GoalKind}
     assert counts == {
         GoalKind.SEEN: 72,
-        GoalKind.HEARD: 4,
+        GoalKind.HEARD: 7,
         GoalKind.SEEN_AND_HEARD: 216,
         GoalKind.TOLD: 13,
     }
@@ -262,7 +274,7 @@ def test_sentences_round_trip_and_are_distinct() -> None:
             assert goal.kind is kind
             assert parse_goal(f"  {goal.sentence.upper()} ") == goal
             sentences.add(goal.sentence)
-    assert len(sentences) == 305
+    assert len(sentences) == 308
 
 
 def test_unknown_sentences_suggest_the_nearest() -> None:
@@ -279,7 +291,7 @@ def test_unknown_sentences_suggest_the_nearest() -> None:
         ({"told": 13}, r"0\.\.12, got 13"),
         ({"told": 0, "heard": Heard.HUMMING}, "no other part"),
         ({"seen": PlayroomGoal(Family.PUT, 0, 1)}, "FIND or LIFT"),
-        ({"seen": PlayroomGoal(Family.FIND, 0), "heard": Heard.FOOTSTEPS}, "got footsteps"),
+        ({"seen": PlayroomGoal(Family.FIND, 0), "heard": Heard.FOOTSTEPS}, "got 'there are footsteps'"),
     ],
 )
 def test_parts_that_make_no_sentence_are_refused(parts: dict[str, Any], message: str) -> None:

@@ -22,11 +22,12 @@ from vlmreward_envs.playroom_sound.language import (
 _NO_GOAL_OF_THE_PLAYROOM = (0, -1, -1)
 
 
-def heard_now(state: PlayroomSoundState) -> Bool[Tensor, "B 4"]:
+def heard_now(state: PlayroomSoundState) -> Bool[Tensor, "B 7"]:
     """Return which of ``HEARD_SENTENCES`` is true in this step."""
     sounding = (state.sounding_for > 0)[:, :, None]
     voices = (_has_voice(state) & sounding).any(dim=1)
-    return torch.cat((voices, (state.event == Event.FOOTSTEP)[:, None]), dim=1)
+    events = torch.arange(Event.FOOTSTEP, len(Event), device=state.event.device)
+    return torch.cat((voices, state.event[:, None] == events), dim=1)
 
 
 def voice_counts(state: PlayroomSoundState) -> Int64[Tensor, "B V"]:

@@ -24,12 +24,15 @@ class Voice(IntEnum):
 
 
 class Heard(IntEnum):
-    """What a sentence about the current step can be about: a voice of the same number, or steps."""
+    """What can be heard in a step: a voice, of the same number, or what the person does."""
 
     RINGING = 0
     HUMMING = 1
     BEEPING = 2
     FOOTSTEPS = 3
+    BUMP = 4
+    PICKING_UP = 5
+    PUTTING_DOWN = 6
 
 
 class GoalKind(IntEnum):
@@ -49,12 +52,18 @@ HEARD_SENTENCES = (
     "something is humming",
     "something is beeping",
     "there are footsteps",
+    "there is a bump",
+    "something is being picked up",
+    "something is being put down",
 )
 NOT_HEARD_SENTENCES = (
     "no bell is ringing",
     "nothing is humming",
     "nothing is beeping",
     "there are no footsteps",
+    "there is no bump",
+    "nothing is being picked up",
+    "nothing is being put down",
 )
 NO_VOICE = "nothing is ringing, humming or beeping"
 
@@ -127,8 +136,9 @@ class PlayroomSoundGoal:
             raise ValueError("got a goal without parts; give seen, heard, both, or told")
         if self.seen is not None and self.seen.family is Family.PUT:
             raise ValueError(f"expected a FIND or LIFT goal to see, got {self.seen.sentence!r}")
-        if self.seen is not None and self.heard is Heard.FOOTSTEPS:
-            raise ValueError("expected a voice to hear while something is seen, got footsteps")
+        if self.seen is not None and self.heard is not None and self.heard >= len(Voice):
+            heard = HEARD_SENTENCES[self.heard]
+            raise ValueError(f"expected a voice to hear while something is seen, got {heard!r}")
 
     @property
     def kind(self) -> GoalKind:
@@ -151,7 +161,7 @@ class PlayroomSoundGoal:
 
 
 def all_goals(kind: GoalKind) -> tuple[PlayroomSoundGoal, ...]:
-    """Return every goal of a kind: 72 SEEN, 4 HEARD, 216 SEEN_AND_HEARD, 13 TOLD."""
+    """Return every goal of a kind: 72 SEEN, 7 HEARD, 216 SEEN_AND_HEARD, 13 TOLD."""
     seen = (*playroom.all_goals(Family.FIND), *playroom.all_goals(Family.LIFT))
     if kind is GoalKind.SEEN:
         return tuple(PlayroomSoundGoal(seen=goal) for goal in seen)
