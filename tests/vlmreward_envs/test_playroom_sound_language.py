@@ -291,7 +291,7 @@ def test_unknown_sentences_suggest_the_nearest() -> None:
         ({"told": 13}, r"0\.\.12, got 13"),
         ({"told": 0, "heard": Heard.HUMMING}, "no other part"),
         ({"seen": PlayroomGoal(Family.PUT, 0, 1)}, "FIND or LIFT"),
-        ({"seen": PlayroomGoal(Family.FIND, 0), "heard": Heard.FOOTSTEPS}, "got 'there are footsteps'"),
+        ({"seen": PlayroomGoal(Family.FIND, 0), "heard": Heard.FOOTSTEPS}, "there are footsteps"),
     ],
 )
 def test_parts_that_make_no_sentence_are_refused(parts: dict[str, Any], message: str) -> None:
