@@ -12,6 +12,7 @@ from vlmreward_envs import playroom
 from vlmreward_envs.playroom import Family, PlayroomGoal
 from vlmreward_envs.playroom.language import OBJECT_NAMES
 from vlmreward_envs.playroom_sound import (
+    TOLD_CAPTIONS,
     GoalKind,
     Heard,
     PlayroomSoundConfig,
@@ -24,6 +25,7 @@ from vlmreward_envs.playroom_sound import (
     parse_goal,
     reset_sound_rooms,
     step_sound_rooms,
+    told_captions,
 )
 from vlmreward_envs.playroom_sound.captions import _contrast
 
@@ -198,6 +200,15 @@ def test_captions_say_what_is_true_and_their_near_misses_what_is_not(step: int) 
                 assert len(misses) > 0 or kind is GoalKind.SEEN
                 for sentence in misses:
                     assert not story.tells(sentence), (kind, sentence)
+
+
+def test_everything_that_is_told_follows_the_history() -> None:
+    states, histories = episodes()
+    assert len(set(TOLD_CAPTIONS)) == len(TOLD_CAPTIONS) == 21
+    for step in (0, 40, 149):
+        stories = [Story(history[: step + 1], set()) for history in histories]
+        expected = [[story.tells(sentence) for sentence in TOLD_CAPTIONS] for story in stories]
+        assert told_captions(states[step]).tolist() == expected
 
 
 def test_captions_leave_no_true_goal_out() -> None:

@@ -1,6 +1,6 @@
 """The Playroom with sound: goals that are seen, heard, both, or told of over time."""
 
-from vlmreward_envs.playroom_sound.captions import describe
+from vlmreward_envs.playroom_sound.captions import TOLD_CAPTIONS, describe, told_captions
 from vlmreward_envs.playroom_sound.dynamics import (
     Event,
     PlayroomSoundConfig,
@@ -35,6 +35,7 @@ from vlmreward_envs.playroom_sound.vector_env import PlayroomSoundVectorEnv
 __all__ = [
     "SAMPLE_RATE",
     "STEP_SAMPLES",
+    "TOLD_CAPTIONS",
     "Event",
     "GoalKind",
     "Heard",
@@ -55,5 +56,6 @@ __all__ = [
     "parse_goal",
     "reset_sound_rooms",
     "step_sound_rooms",
+    "told_captions",
     "told_so_far",
 ]

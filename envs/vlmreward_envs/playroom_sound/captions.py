@@ -7,6 +7,10 @@ Every true sentence of the grammar is listed, so that "not listed" means "false"
 
 from collections.abc import Collection, Iterable
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from vlmreward_envs import playroom
 from vlmreward_envs.description import Description
 from vlmreward_envs.playroom_sound.dynamics import PlayroomSoundConfig, PlayroomSoundState
@@ -38,6 +42,9 @@ _COUNT_SENTENCES = tuple(
 )
 _NEVER_HUMMED = count_sentence(Voice.HUM, 0)
 _LASTING_SENTENCES = (HUMMED_LONG, HELD_LONG, PUT_BACK, _NEVER_HUMMED, NOTHING_PUT_BACK)
+_TOLD_GROUPS = (_ORDER_SENTENCES, _COUNT_SENTENCES, _LASTING_SENTENCES)
+TOLD_CAPTIONS = tuple(sentence for group in _TOLD_GROUPS for sentence in group)
+"""Everything that can be told of an episode: ``TOLD_SENTENCES``, and what holds in their place."""
 
 
 def describe(
@@ -58,17 +65,29 @@ def describe(
     """
     seen = playroom.describe(config.playroom, state, unnamed_kinds)
     heard = heard_now(state).tolist()
-    told = told_so_far(state).tolist()
-    counts = voice_counts(state).tolist()
+    told = told_captions(state).tolist()
     return [
         {
             GoalKind.SEEN: seen[room],
             GoalKind.HEARD: _describe_heard(heard[room]),
             GoalKind.SEEN_AND_HEARD: _join(seen[room], heard[room]),
-            GoalKind.TOLD: _describe_told(told[room], counts[room]),
+            GoalKind.TOLD: _describe_told(told[room]),
         }
         for room in range(len(state))
     ]
+
+
+def told_captions(state: PlayroomSoundState) -> Bool[Tensor, "B 21"]:
+    """Return which of ``TOLD_CAPTIONS`` is true of the episode up to this step."""
+    told = dict(zip(TOLD_SENTENCES, told_so_far(state).unbind(dim=1), strict=True))
+    counts = voice_counts(state)
+    for voice in COUNTED:
+        for count in range(MOST_COUNTED):
+            told[count_sentence(voice, count)] = counts[:, voice] == count
+        told[count_sentence(voice, MOST_COUNTED)] = counts[:, voice] >= MOST_COUNTED
+    told[_NEVER_HUMMED] = counts[:, Voice.HUM] == 0
+    told[NOTHING_PUT_BACK] = ~told[PUT_BACK]
+    return torch.stack([told[sentence] for sentence in TOLD_CAPTIONS], dim=1)
 
 
 def _contrast(groups: Iterable[Collection[str]], true: Collection[str]) -> Description:
@@ -115,11 +134,6 @@ def _join(seen: Description, heard: list[bool]) -> Description:
     return Description(tuple(true), tuple(near_misses))
 
 
-def _describe_told(told: list[bool], counts: list[int]) -> Description:
-    true = {sentence for sentence, holds in zip(TOLD_SENTENCES, told, strict=True) if holds}
-    true |= {count_sentence(voice, counts[voice]) for voice in COUNTED}
-    if counts[Voice.HUM] == 0:
-        true.add(_NEVER_HUMMED)
-    if PUT_BACK not in true:
-        true.add(NOTHING_PUT_BACK)
-    return _contrast((_ORDER_SENTENCES, _COUNT_SENTENCES, _LASTING_SENTENCES), true)
+def _describe_told(told: list[bool]) -> Description:
+    true = {sentence for sentence, holds in zip(TOLD_CAPTIONS, told, strict=True) if holds}
+    return _contrast(_TOLD_GROUPS, true)
