@@ -1,11 +1,10 @@
-"""What the experiments share about the Playroom with sound: captioned steps and episodes.
+"""What the experiments share about the Playroom with sound: captioned steps, and labelled episodes.
 
-Axis letters: ``B`` steps, ``E`` episodes, ``T`` their length, ``Q`` steps of episodes that are
-described, ``N`` texts, ``H W`` pixels, ``R`` log-mel frames of a step, ``M`` mel bands, ``L``
-tokens of a text.
+Axis letters: ``B`` steps, ``E`` episodes, ``T`` their length, ``N`` texts, ``G`` goals, ``H W``
+pixels, ``R`` log-mel frames of a step, ``M`` mel bands, ``L`` tokens of a text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,58 +13,52 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from playroom_domain import HELD_OUT_KINDS, NAMED_KINDS, draw_states
+from playroom_domain import HELD_OUT_KINDS, HELD_OUT_NAMES, NAMED_KINDS, draw_states
 from vlmreward.backbone.audio import LogMelConfig, log_mel
 from vlmreward.encoders.open_clip import Tokenizer
 from vlmreward.pretraining import CaptionedFrames
-from vlmreward.pretraining.captions import TextBatch, draw_texts
-from vlmreward_envs.description import Description
+from vlmreward.pretraining.captions import draw_texts
 from vlmreward_envs.playroom import PlayroomRenderer
 from vlmreward_envs.playroom_sound import (
     STEP_SAMPLES,
+    TOLD_CAPTIONS,
     GoalKind,
     PlayroomSoundConfig,
+    PlayroomSoundRooms,
     PlayroomSoundState,
     PlayroomSynthesiser,
+    Voice,
+    all_goals,
     describe,
     give_voices,
+    goal_reached,
+    goal_tensor,
+    heard_now,
     step_sound_rooms,
+    told_captions,
 )
 
-STREAMS = {
-    "video": (GoalKind.SEEN,),
-    "audio": (GoalKind.HEARD,),
-    "fusion": (GoalKind.SEEN, GoalKind.HEARD, GoalKind.SEEN_AND_HEARD),
-    "episode": tuple(GoalKind),
-}
-"""Which sentences each stream can know to be true."""
 _STAYS = 0.5  # of all actions: so that what is beside or in hand often still is a step later
 _LONGEST_WAIT = 40
 
 
 @dataclass(frozen=True)
 class SoundBatch:
-    """Single steps and whole episodes, with sentences about them.
+    """Single steps, with sentences about them.
 
     Attributes:
-        frames: Of single steps.
-        log_mel: Of the same steps, their past included.
-        episode_frames: Of every step of some episodes.
-        episode_log_mel: Of the same.
-        described: Which steps of the episodes are described, counted through all of them.
+        frames: What is seen.
+        log_mel: What is heard, the past that it reaches back to included.
         tokens: Every sentence once.
-        is_true: By stream, which sentence is true of which step; ``episode`` of those described.
-        is_text: By stream, which sentences it is contrasted with.
+        is_true: Which sentence is true of which step.
+        kind: The `GoalKind` of every sentence.
     """
 
     frames: UInt8[Tensor, "B H W 3"]
     log_mel: Float[Tensor, "B R M"]
-    episode_frames: UInt8[Tensor, "E T H W 3"]
-    episode_log_mel: Float[Tensor, "E T R M"]
-    described: Int64[Tensor, " Q"]
     tokens: Int64[Tensor, "N L"]
-    is_true: dict[str, Bool[Tensor, "_ N"]]
-    is_text: dict[str, Bool[Tensor, " N"]]
+    is_true: Bool[Tensor, "B N"]
+    kind: Int64[Tensor, " N"]
 
 
 @dataclass(frozen=True)
@@ -74,18 +67,12 @@ class SoundBatchConfig:
 
     Attributes:
         num_steps: B.
-        num_episodes: E.
-        episode_length: T.
-        described_per_episode: Q / E.
-        captions_per_step: True sentences of each step and stream.
+        captions_per_kind: True sentences of each kind that are drawn for each step.
         near_misses_per_caption: False ones of each of these.
     """
 
-    num_steps: int = 96
-    num_episodes: int = 4
-    episode_length: int = 96
-    described_per_episode: int = 4
-    captions_per_step: int = 4
+    num_steps: int = 128
+    captions_per_kind: int = 2
     near_misses_per_caption: int = 2
 
 
@@ -114,90 +101,48 @@ class SoundBatches:
 
     def __call__(self, step: int) -> SoundBatch:
         """Draw a batch."""
-        rng, config = np.random.default_rng((self._seed, step)), self._config
-        state, sound = self._single_steps(rng)
+        rng = np.random.default_rng((self._seed, step))
+        before, state = self._draw(rng)
+        sound = torch.cat([self._synthesiser(before), self._synthesiser(state)], dim=1)
+        mels = log_mel(sound, self._mel)[:, -STEP_SAMPLES // self._mel.hop :]
         frames = self._renderer(state)
-        described = self._describe(state)
-        texts = {
-            stream: self._texts(frames, described, stream, rng)
-            for stream in STREAMS
-            if stream != "episode"
-        }
-        rolled = roll(self._rooms, self._draw(config.num_episodes, rng), rng)
-        episodes = list(islice(rolled, config.episode_length))
-        episode_sound = torch.stack([self._synthesiser(state) for state in episodes], dim=1)
-        chosen, about = self._described_steps(episodes, rng)
-        texts["episode"] = self._texts(frames[:0], about, "episode", rng)
-        tokens, is_true, is_text = _merged(texts, self._tokenizer)
-        return SoundBatch(
-            frames=frames,
-            log_mel=self._log_mel(sound)[:, -STEP_SAMPLES // self._mel.hop :],
-            episode_frames=torch.stack([self._renderer(state) for state in episodes], dim=1),
-            episode_log_mel=self._log_mel(episode_sound.flatten(1)).unflatten(
-                1, (config.episode_length, -1)
-            ),
-            described=chosen,
-            tokens=tokens,
-            is_true=is_true,
-            is_text=is_text,
-        )
+        texts, is_true, kinds = self._describe(state, frames, rng)
+        return SoundBatch(frames, mels, self._tokenizer(texts), is_true, kinds)
 
-    def _draw(self, num_rooms: int, rng: np.random.Generator) -> PlayroomSoundState:
-        order = rng.random((num_rooms, len(NAMED_KINDS))).argsort(axis=1)
+    def _draw(self, rng: np.random.Generator) -> tuple[PlayroomSoundState, PlayroomSoundState]:
+        """Draw rooms at any time of their episodes, and what they were a step before."""
+        number = self._config.num_steps
+        order = rng.random((number, len(NAMED_KINDS))).argsort(axis=1)
         kinds = np.array(NAMED_KINDS)[order[:, : self._rooms.playroom.num_objects]]
-        room = draw_states(self._rooms.playroom, num_rooms, rng, torch.from_numpy(kinds))
-        seeds = torch.from_numpy(rng.integers(2**62, size=num_rooms))
-        return give_voices(self._rooms, room, seeds)
-
-    def _single_steps(
-        self, rng: np.random.Generator
-    ) -> tuple[PlayroomSoundState, Float[Tensor, "B _"]]:
-        """Draw rooms at any time of their episodes, with the sound of two steps."""
-        state = self._draw(self._config.num_steps, rng)
-        until = torch.from_numpy(rng.integers(1, _LONGEST_WAIT, size=len(state)))
-        before = state
+        room = draw_states(self._rooms.playroom, number, rng, torch.from_numpy(kinds))
+        seeds = torch.from_numpy(rng.integers(2**62, size=number))
+        state = before = give_voices(self._rooms, room, seeds)
+        until = torch.from_numpy(rng.integers(1, _LONGEST_WAIT, size=number))
         rolled = islice(roll(self._rooms, state, rng), _LONGEST_WAIT)
         for time, after in enumerate(rolled, start=1):
             goes_on = until >= time
             before = state.where(goes_on, before)
             state = after.where(goes_on, state)
-        sound = torch.cat([self._synthesiser(before), self._synthesiser(state)], dim=1)
-        return state, sound
+        return before, state
 
-    def _describe(self, state: PlayroomSoundState) -> list[dict[GoalKind, Description]]:
-        return describe(self._rooms, state, HELD_OUT_KINDS)
-
-    def _described_steps(
-        self, episodes: Sequence[PlayroomSoundState], rng: np.random.Generator
-    ) -> tuple[Int64[Tensor, " Q"], list[dict[GoalKind, Description]]]:
-        config = self._config
-        chosen, about = [], []
-        for episode in range(config.num_episodes):
-            row = torch.tensor([episode])
-            for time in rng.permutation(config.episode_length)[: config.described_per_episode]:
-                chosen.append(episode * config.episode_length + int(time))
-                about += self._describe(episodes[time][row])
-        return torch.tensor(chosen), about
-
-    def _texts(
-        self,
-        frames: Tensor,
-        described: Sequence[dict[GoalKind, Description]],
-        stream: str,
-        rng: np.random.Generator,
-    ) -> TextBatch:
-        """Draw what a stream is contrasted with."""
-        said = [[of_step[kind] for kind in STREAMS[stream]] for of_step in described]
-        rows = CaptionedFrames(
-            frames.new_zeros(len(said), 1, 1, 3),
-            [[text for one in of_step for text in one.true] for of_step in said],
-            [[misses for one in of_step for misses in one.near_misses] for of_step in said],
-        )
-        config = self._config
-        return draw_texts(rows, config.captions_per_step, config.near_misses_per_caption, rng)
-
-    def _log_mel(self, sound: Float[Tensor, "B S"]) -> Float[Tensor, "B _ M"]:
-        return log_mel(sound, self._mel)
+    def _describe(
+        self, state: PlayroomSoundState, frames: Tensor, rng: np.random.Generator
+    ) -> tuple[list[str], Bool[Tensor, "B N"], Int64[Tensor, " N"]]:
+        """Draw true and nearly true sentences of every kind, each once."""
+        described = describe(self._rooms, state, HELD_OUT_KINDS)
+        texts: list[str] = []
+        is_true, kinds = [], []
+        for kind in GoalKind:
+            said = [of_step[kind] for of_step in described]
+            rows = CaptionedFrames(
+                frames, [one.true for one in said], [one.near_misses for one in said]
+            )
+            config = self._config
+            drawn = draw_texts(rows, config.captions_per_kind, config.near_misses_per_caption, rng)
+            texts += drawn.texts
+            is_true.append(drawn.is_true)
+            kinds += [int(kind)] * len(drawn.texts)
+        return texts, torch.cat(is_true, dim=1), torch.tensor(kinds)
 
 
 def roll(
@@ -211,16 +156,56 @@ def roll(
         yield state
 
 
-def _merged(
-    texts: dict[str, TextBatch], tokenizer: Tokenizer
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Tokenize every sentence once, and say for each stream which are its own and true."""
-    every = list(dict.fromkeys(text for batch in texts.values() for text in batch.texts))
-    column = {text: index for index, text in enumerate(every)}
-    is_true, is_text = {}, {}
-    for stream, batch in texts.items():
-        own = torch.tensor([column[text] for text in batch.texts])
-        is_true[stream] = torch.zeros(len(batch.is_true), len(every), dtype=torch.bool)
-        is_true[stream][:, own] = batch.is_true
-        is_text[stream] = torch.zeros(len(every), dtype=torch.bool).index_fill(0, own, True)
-    return tokenizer(every), is_true, is_text
+@dataclass(frozen=True)
+class LabelledEpisodes:
+    """Episodes of persons who do this and that, with the truth of every sentence in `SENTENCES`.
+
+    Attributes:
+        frames: What is seen.
+        log_mel: What is heard.
+        is_true: Which sentence is true when.
+    """
+
+    frames: UInt8[Tensor, "E T H W 3"]
+    log_mel: Float[Tensor, "E T R M"]
+    is_true: Bool[Tensor, "E T G"]
+
+
+_NOT_TOLD = (GoalKind.SEEN, GoalKind.HEARD, GoalKind.SEEN_AND_HEARD)
+SENTENCES = (*(goal.sentence for kind in _NOT_TOLD for goal in all_goals(kind)), *TOLD_CAPTIONS)
+"""Every goal, and what else can be told of an episode in place of one."""
+GOALS_OF_KIND = {
+    kind: np.array([SENTENCES.index(goal.sentence) for goal in all_goals(kind)])
+    for kind in GoalKind
+}
+"""Where in `SENTENCES` the goals of each kind are."""
+IS_HELD_OUT = np.array([any(name in text for name in HELD_OUT_NAMES) for text in SENTENCES])
+"""Which of `SENTENCES` are never trained on: those that name a held-out kind of object."""
+
+
+def draw_episodes(
+    num_episodes: int, length: int, mel: LogMelConfig, rng: np.random.Generator
+) -> LabelledEpisodes:
+    """Draw whole episodes from their first step; any kind of object may be in their rooms."""
+    rooms = PlayroomSoundRooms(num_episodes)
+    rooms.reset(torch.from_numpy(rng.integers(2**62, size=num_episodes)))
+    frames, sounds, labels = [], [], []
+    for state in islice(roll(rooms.config, rooms.state, rng), length):
+        rooms.state = state
+        frames.append(rooms.render())
+        sounds.append(rooms.listen())
+        labels.append(_truth(state))
+    mels = log_mel(torch.cat(sounds, dim=1), mel)
+    return LabelledEpisodes(
+        torch.stack(frames, dim=1), mels.unflatten(1, (length, -1)), torch.stack(labels, dim=1)
+    )
+
+
+def _truth(state: PlayroomSoundState) -> Bool[Tensor, "B G"]:
+    """Return which of `SENTENCES` is true of every room."""
+    goals = goal_tensor(all_goals(GoalKind.SEEN), state.position.device)
+    rooms = torch.arange(len(state)).repeat_interleave(len(goals))
+    seen = goal_reached(state[rooms], goals.repeat(len(state), 1)).view(len(state), -1)
+    heard = heard_now(state)
+    both = seen[:, :, None] & heard[:, None, : len(Voice)]
+    return torch.cat([seen, heard, both.flatten(1), told_captions(state)], dim=1)

@@ -1,25 +1,35 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import playroom_sound_encoder
 from playroom_domain import HELD_OUT_NAMES
-from playroom_sound_domain import STREAMS, SoundBatch, SoundBatchConfig, SoundBatches
-from playroom_sound_encoder import ContrastiveBackbone, SoundEncoderOptions
+from playroom_sound_domain import (
+    GOALS_OF_KIND,
+    IS_HELD_OUT,
+    SENTENCES,
+    SoundBatch,
+    SoundBatchConfig,
+    SoundBatches,
+    draw_episodes,
+)
+from playroom_sound_encoder import (
+    PRESETS,
+    ContrastiveMemory,
+    ContrastiveSteps,
+    EpisodeBatches,
+    SoundEncoderOptions,
+    goal_precision,
+    with_memory,
+)
 from vlmreward.backbone.audio import LogMelConfig
 from vlmreward.backbone.model import BackboneConfig
-from vlmreward.encoders import build_tokenizer
+from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
 
-CONFIG = SoundBatchConfig(
-    num_steps=6,
-    num_episodes=2,
-    episode_length=5,
-    described_per_episode=3,
-    captions_per_step=50,
-    near_misses_per_caption=3,
-)
+CONFIG = SoundBatchConfig(num_steps=6, captions_per_kind=50, near_misses_per_caption=3)
 
 
 class Words:
@@ -44,74 +54,133 @@ def test_a_batch_is_a_function_of_its_step() -> None:
     first, second = (SoundBatches(CONFIG, LogMelConfig(), Words(), seed=0) for _ in range(2))
     again = second(1)
     for name, value in vars(first(1)).items():
-        other = getattr(again, name)
-        pairs = [(value, other)] if isinstance(value, torch.Tensor) else [
-            (value[stream], other[stream]) for stream in value
-        ]  # fmt: skip
-        assert all(torch.equal(*pair) for pair in pairs), name
+        assert torch.equal(value, getattr(again, name)), name
     assert not torch.equal(first(2).frames, again.frames)
 
 
-def test_steps_and_episodes_have_frames_and_sound(drawn: tuple[SoundBatch, list[str]]) -> None:
-    batch, _ = drawn
+def test_steps_have_frames_sound_and_sentences_of_every_kind(
+    drawn: tuple[SoundBatch, list[str]],
+) -> None:
+    batch, sentences = drawn
     assert batch.frames.shape == (6, 96, 96, 3)
     assert batch.log_mel.shape == (6, 10, 64)
-    assert batch.episode_frames.shape == (2, 5, 96, 96, 3)
-    assert batch.episode_log_mel.shape == (2, 5, 10, 64)
-    assert batch.described.shape == (6,)
-    assert sorted(set((batch.described // 5).tolist())) == [0, 1]
-
-
-def test_streams_are_told_what_they_can_know(drawn: tuple[SoundBatch, list[str]]) -> None:
-    batch, sentences = drawn
+    assert batch.is_true.shape == (6, len(sentences))
     assert len(set(sentences)) == len(sentences)
     assert not any(name in sentence for sentence in sentences for name in HELD_OUT_NAMES)
-    for stream in STREAMS:
-        is_true, is_text = batch.is_true[stream], batch.is_text[stream]
-        assert is_true.shape == (6, len(sentences))
-        assert is_true.any(dim=1).all()
-        assert not (is_true & ~is_text).any()
-        assert (is_text & ~is_true).any()  # there is something to contrast with
-    of = {s: {sentences[i] for i in batch.is_text[s].nonzero()[:, 0]} for s in STREAMS}
-    assert not any("while" in text or "ringing" in text for text in of["video"])
-    assert not any("person" in text for text in of["audio"])
-    assert any("while" in text for text in of["fusion"])
-    assert any("before" in text or " has rung" in text for text in of["episode"])
-    # What is heard is true of the same steps, by whichever stream it is said.
-    shared = batch.is_text["audio"] & batch.is_text["fusion"]
-    assert shared.any()
-    assert torch.equal(batch.is_true["audio"][:, shared], batch.is_true["fusion"][:, shared])
+    for kind in GoalKind:
+        of_kind = batch.is_true[:, batch.kind == kind]
+        assert of_kind.any(dim=1).sum() >= 5  # who stands beside nothing may have nothing joint
+        assert (~of_kind).any()
+    kinds = dict(zip(sentences, batch.kind.tolist(), strict=True))
+    assert all((" while " in text) == (kind == GoalKind.SEEN_AND_HEARD)
+               for text, kind in kinds.items())  # fmt: skip
+    assert all(kind == GoalKind.TOLD for text, kind in kinds.items() if " before " in text)
 
 
-def test_episodes_train_their_memory_and_not_the_encoder_of_steps() -> None:
+def test_episodes_are_labelled_with_the_truth_of_every_sentence() -> None:
+    episodes = draw_episodes(3, 40, LogMelConfig(), np.random.default_rng(0))
+    again = draw_episodes(3, 40, LogMelConfig(), np.random.default_rng(0))
+    assert episodes.frames.shape == (3, 40, 96, 96, 3)
+    assert episodes.log_mel.shape == (3, 40, 10, 64)
+    assert episodes.is_true.shape == (3, 40, len(SENTENCES))
+    assert torch.equal(episodes.is_true, again.is_true)
+    assert {kind: len(goals) for kind, goals in GOALS_OF_KIND.items()} == {
+        kind: len(all_goals(kind)) for kind in GoalKind
+    }
+    assert int(IS_HELD_OUT.sum()) == 6 * (2 + 2 * 3)
+    seen, heard = (GOALS_OF_KIND[kind] for kind in (GoalKind.SEEN, GoalKind.HEARD))
+    both = episodes.is_true[..., GOALS_OF_KIND[GoalKind.SEEN_AND_HEARD]].unflatten(2, (-1, 3))
+    expected = episodes.is_true[..., seen, None] & episodes.is_true[..., None, heard[:3]]
+    assert torch.equal(both, expected)
+
+
+def test_labels_are_the_ground_truth_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal by goal, as the environment tells it of the states that were drawn."""
+    states = []
+    roll = playroom_sound_encoder.draw_episodes.__globals__["roll"]
+
+    def remembered(*args: object) -> object:
+        for state in roll(*args):
+            states.append(state)
+            yield state
+
+    monkeypatch.setitem(playroom_sound_encoder.draw_episodes.__globals__, "roll", remembered)
+    episodes = draw_episodes(4, 60, LogMelConfig(), np.random.default_rng(1))
+    num_true = 0
+    for kind in GoalKind:
+        rows = goal_tensor(all_goals(kind), torch.device("cpu"))
+        for column, row in zip(GOALS_OF_KIND[kind], rows, strict=True):
+            for time in (0, 20, 59):
+                reached = goal_reached(states[time], row.expand(4, -1))
+                assert torch.equal(episodes.is_true[:, time, column], reached)
+                num_true += int(reached.sum())
+    assert num_true > 10
+
+
+def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     config = BackboneConfig()
-    text_cfg = {"context_length": config.text.context_length, "vocab_size": 49408}
-    tokenizer = build_tokenizer({"text_cfg": text_cfg, "vision_cfg": {}, "embed_dim": 1})
-    batch = SoundBatches(CONFIG, config.log_mel, tokenizer, seed=0)(0)
-    model = ContrastiveBackbone(config, seed=0)
-    losses = model(batch)
-    assert set(losses) == {
-        "image_text", "audio_text", "audio_video", "fusion_text", "episode_text",
+    tokenizer = playroom_sound_encoder.tokenizer_of(config)
+    steps = ContrastiveSteps(config, seed=0)
+    losses = steps(SoundBatches(CONFIG, config.log_mel, tokenizer, seed=0)(0))
+    assert set(losses) == {"image_text", "audio_text", "fusion_text"}
+    torch.stack(list(losses.values())).sum().backward()
+    trained = {name for name, p in steps.backbone.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {
+        "video", "audio", "zorro", "projections", "text"
     }  # fmt: skip
-    losses["episode_text"].backward()
-    backbone = model.backbone
-    assert all(p.grad is None for p in (*backbone.zorro.parameters(), *backbone.video.parameters()))
-    for part in (backbone.memory, backbone.memory_pool, backbone.memory_projection, backbone.text):
-        assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in part.parameters())
+
+    backbone = with_memory(steps.backbone, config, seed=1)
+    assert torch.equal(backbone.zorro.fusion_tokens, steps.backbone.zorro.fusion_tokens)
+    assert not torch.equal(backbone.memory.queries, steps.backbone.memory.queries)
+    memory = ContrastiveMemory(backbone, torch.randn(5, config.embed_dim))
+    preset, truth = PRESETS["debug"], torch.rand(6, 9, 5) < 0.5
+    batches = EpisodeBatches(torch.randn(6, 9, 8, 128).half(), truth, preset, seed=0)
+    batch = batches(0)
+    assert batch.described.sum(dim=1).tolist() == [preset.num_described] * preset.memory_batch
+    memory(batch)["episode_text"].backward()
+    trained = {name for name, p in backbone.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in trained} == {
+        "memory", "memory_pool", "memory_projection"
+    }  # fmt: skip
+
+
+def test_descriptions_stay_with_their_steps() -> None:
+    """Tokens that count steps and episodes, and labels that are that number in binary."""
+    number = torch.arange(6 * 9).view(6, 9)
+    tokens = number[:, :, None, None].expand(-1, -1, 8, 4).half()
+    truth = (number[..., None] >> torch.arange(6)) % 2 == 1
+    batch = EpisodeBatches(tokens, truth, PRESETS["debug"], seed=3)(5)
+    described = batch.tokens[batch.described][:, 0, 0].long()
+    assert torch.equal((batch.is_true.long() << torch.arange(6)).sum(dim=1), described)
+
+
+def test_precision_is_of_a_goals_own_sentence() -> None:
+    is_true = torch.zeros(1, 4, len(SENTENCES), dtype=torch.bool)
+    ringing = SENTENCES.index("a bell is ringing")
+    is_true[0, :2, ringing] = True
+    text = torch.eye(len(SENTENCES))
+    embedded = torch.zeros(1, 4, len(SENTENCES))
+    embedded[0, :, ringing] = torch.tensor([0.9, 0.2, 0.5, 0.1])
+    found = goal_precision(is_true, embedded, text, GoalKind.HEARD)
+    assert found[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert np.isnan(found[1:]).all()
 
 
 def test_the_whole_of_it_and_its_resumption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = SoundEncoderOptions(preset="debug", num_threads=1, memory="ttm")
+    options = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"))
     run_dir = playroom_sound_encoder.main(options)
     summary = json.loads((run_dir / "summary.json").read_text())
     found = summary["average_precision"]
-    assert len(found) == 3 + 3 + 2 + 2
-    assert all(0 < value <= 1 for value in found.values())
-    assert summary["config"]["memory"] == "ttm"
-    assert (run_dir / "model.safetensors").exists()
+    assert set(found) == {"steps", "mean_0", "ttm_0"}
+    for values in found.values():
+        assert all(0 < value <= 1 for value in values.values())
+    assert {"ap_heard_audio", "ap_heard_video", "ap_told_fusion"} <= set(found["steps"])
+    assert "ap_told_episode" in found["ttm_0"]
+    for name in found:
+        assert (run_dir / name / "model.safetensors").exists()
     (run_dir / "summary.json").unlink()
     playroom_sound_encoder.main(options)
     assert json.loads((run_dir / "summary.json").read_text())["average_precision"] == found
