@@ -33,12 +33,14 @@ class StreamStep:
         embedding: Of the observations that the actions led to, if every row was encoded; with an
             `EpisodeEncoder`, of the episodes up to them.
         first_embedding: Of the first observations of the episodes that started in this step.
+        stream: By which stream of an `EpisodeEncoder` each step was scored; None of other encoders.
     """
 
     reward: Float32[NDArray[Any], " N"]
     score: Float32[NDArray[Any], " N"]
     embedding: Float[torch.Tensor, "N D"] | None
     first_embedding: Float[torch.Tensor, "S D"] | None
+    stream: tuple[str, ...] | None = None
 
 
 class RewardStream:
@@ -89,16 +91,16 @@ class RewardStream:
         self.num_envs = num_envs
         encoder = reward_model.encoder
         self._timing = timing = reward_model.timing
-        self._memory: EpisodeMemory | None = None
+        self._episodes: EpisodeMemory | None = None
+        self._memory: EpisodeMemory | EmbeddingWindow | None = None
         self._encode = encoder.encode_obs
-        self._remembers = isinstance(encoder, EpisodeEncoder)
         if isinstance(encoder, EpisodeEncoder):
             if timing.window > 1:
                 raise ValueError(
                     f"encoder {encoder.name!r} remembers whole episodes, got a timing with a "
                     f"window of {timing.window} frames: expected 1"
                 )
-            self._memory = encoder.new_memory(num_envs)
+            self._memory = self._episodes = encoder.new_memory(num_envs)
             self._encode = encoder.encode_step
             encode_all = True
         elif timing.window > 1:
@@ -206,11 +208,12 @@ class RewardStream:
             places = np.searchsorted(planned.read, planned.due)
             chosen = pooled[torch.from_numpy(places).to(pooled.device)]
             self._pay(chosen, planned, score, reward)
+        stream = None if self._episodes is None else self._episodes.streams
         begun = self._start(planned, first)
-        if self._remembers:
+        if self._episodes is not None:
             seen, first = pooled, begun
         whole = seen if len(planned.read) == self.num_envs else None
-        return StreamStep(reward, score, whole, first if planned.encodes_first else None)
+        return StreamStep(reward, score, whole, first if planned.encodes_first else None, stream)
 
     def _push(
         self, rows: Rows, embedding: Float[torch.Tensor, "K _"]

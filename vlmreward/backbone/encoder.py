@@ -2,11 +2,12 @@
 
 Axis letters: ``B`` batch, ``N`` environments or texts, ``H W`` pixels, ``S`` samples of a step,
 ``K`` tokens, ``E`` width of a token, ``P`` samples kept from step to step, ``X`` features of a
-step, ``D`` width of an embedding.
+step, ``D`` width of an embedding, one more than the backbone's where several streams are scored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -16,10 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from vlmreward.backbone.audio import StreamingLogMel, check_waveform
 from vlmreward.backbone.combiner import MemoryState
-from vlmreward.backbone.model import MultimodalBackbone
+from vlmreward.backbone.model import PURE_AND_FUSED, MultimodalBackbone
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
 from vlmreward.encoders.open_clip import Tokenizer, warn_where_truncated
@@ -27,7 +29,8 @@ from vlmreward.frames import PIXELS, check_frames, to_tensor
 from vlmreward.heads import Head
 
 AUDIO = "audio"
-Scored = Literal["audio", "video", "fusion", "episode"]
+Scored = Literal["audio", "video", "fusion", "episode", "present"]
+_DEFAULT_TEMPERATURE = 0.07
 
 
 class MultimodalEncoder:
@@ -43,12 +46,16 @@ class MultimodalEncoder:
         tokenizer: The text tower's own.
         name: What to call it in records of a run.
         stream: What is scored: ``"episode"``, all steps so far; ``"fusion"``, the present step;
-            ``"audio"`` or ``"video"``, one modality of it.
-        logit_scale: What cosines were multiplied with in training.
+            ``"audio"`` or ``"video"``, one modality of it; ``"present"``, the present step by
+            ``fusion`` where there are both, and by the one that is there where a sensor is missing.
+        temperatures: Of each stream, as calibrated: what makes a softmax of its cosines a
+            probability (`vlmreward.evaluation.fit_temperature`). With ``"present"``, cosines of the
+            streams are brought to one scale by them, so that a reward does not jump because a
+            sensor drops out.
         calibrated_head: The head that was measured for this model and stream.
 
     Raises:
-        ValueError: If there is no such stream.
+        ValueError: If there is no such stream, or temperatures are not positive or not all there.
     """
 
     modalities = (PIXELS, AUDIO)
@@ -61,7 +68,7 @@ class MultimodalEncoder:
         *,
         name: str,
         stream: Scored = "episode",
-        logit_scale: float = 1 / 0.07,
+        temperatures: Mapping[str, float] | None = None,
         calibrated_head: Head | None = None,
     ) -> None:
         if stream not in get_args(Scored):
@@ -70,12 +77,18 @@ class MultimodalEncoder:
         self.tokenizer: Any = tokenizer
         self.name = name
         self.stream = stream
-        self.logit_scale = logit_scale
+        streams = PURE_AND_FUSED if stream == "present" else (stream,)
+        self._scales = _scales(streams, temperatures)
         self.calibrated_head = calibrated_head
-        self.embed_dim = backbone.config.embed_dim
+        self.embed_dim = backbone.config.embed_dim + (len(streams) > 1)
         self.context_length = backbone.config.text.context_length
         self.device: torch.device = next(backbone.parameters()).device
         self._text_embeddings = TextEmbeddingCache(self._encode_new_texts)
+
+    @property
+    def logit_scale(self) -> float:
+        """1 / temperature of the cosines; where several streams are scored, of all of them."""
+        return max(self._scales.values())
 
     @property
     def optional_modalities(self) -> tuple[str, ...]:
@@ -114,7 +127,22 @@ class MultimodalEncoder:
     def _encode_new_texts(self, texts: list[str]) -> Float[Tensor, "N D"]:
         warn_where_truncated(texts, self.tokenizer, self.context_length, self.name)
         with torch.no_grad():
-            return self.backbone.encode_text(self.tokenizer(texts).to(self.device))
+            text = self.backbone.encode_text(self.tokenizer(texts).to(self.device))
+        return functional.pad(text, (0, self.embed_dim - text.shape[1]))
+
+    def shrink(
+        self, embedding: Float[Tensor, "B _"], streams: Sequence[str]
+    ) -> Float[Tensor, "B D"]:
+        """Bring the cosines of several streams to one scale; unit vectors stay unit vectors.
+
+        A cosine is multiplied by its stream's scale over the largest one: the vector is shortened,
+        and made whole again along a direction that no text has.
+        """
+        if self.embed_dim == embedding.shape[1]:
+            return embedding
+        shares = [self._scales[stream] / self.logit_scale for stream in streams]
+        share = torch.tensor(shares, device=embedding.device)[:, None]
+        return torch.cat([share * embedding, (1 - share**2).sqrt()], dim=1)
 
     def _frames(self, given: Mapping[str, Any], num_rows: int) -> Float[Tensor, "B X"]:
         config = self.backbone.config.video
@@ -152,6 +180,12 @@ class MultimodalMemory:
         kept = backbone.config.log_mel.num_kept
         self._samples = torch.zeros(num_envs, kept, device=encoder.device)
         self._is_first = torch.ones(num_envs, dtype=torch.bool, device=encoder.device)
+        self._streams = [""] * num_envs
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The stream that the last step of each environment was embedded by; "" before any."""
+        return tuple(self._streams)
 
     def clear(self, rows: Int64[NDArray[Any], " _"]) -> None:
         """Forgets some environments' episodes."""
@@ -183,8 +217,23 @@ class MultimodalMemory:
         )
         self._is_first[index] = False
         of_stream = {**vars(step), "episode": episode}
-        embedding: Tensor = of_stream[self._encoder.stream]
-        return embedding
+        streams = self._scored(has_video, has_audio)
+        for row, name in zip(rows.tolist(), streams, strict=True):
+            self._streams[row] = name
+        embedding: Tensor = episode.clone()
+        for name in set(streams):
+            chosen = torch.tensor([name == stream for stream in streams], device=embedding.device)
+            embedding[chosen] = of_stream[name][chosen]
+        return self._encoder.shrink(embedding, streams)
+
+    def _scored(self, has_video: Bool[Tensor, " B"], has_audio: Bool[Tensor, " B"]) -> list[str]:
+        """Which stream is scored of each row."""
+        if self._encoder.stream != "present":
+            return [self._encoder.stream] * len(has_video)
+        pairs = zip(has_video.tolist(), has_audio.tolist(), strict=True)
+        return [
+            "fusion" if sees and hears else "video" if sees else "audio" for sees, hears in pairs
+        ]
 
     def _unpacked(
         self, features: Float[Tensor, "B X"]
@@ -206,3 +255,16 @@ class MultimodalMemory:
             has_video[:, 0] > 0,
             has_audio[:, 0] > 0,
         )
+
+
+def _scales(streams: Sequence[str], temperatures: Mapping[str, float] | None) -> dict[str, float]:
+    """Return 1 / temperature of each stream."""
+    if temperatures is None:
+        temperatures = dict.fromkeys(streams, _DEFAULT_TEMPERATURE)
+    wrong = [name for name in streams if not 0 < temperatures.get(name, 0.0) < math.inf]
+    if wrong:
+        raise ValueError(
+            f"got temperatures {dict(temperatures)}, expected a positive number for {wrong}: see "
+            "vlmreward.evaluation.fit_temperature"
+        )
+    return {name: 1 / temperatures[name] for name in streams}

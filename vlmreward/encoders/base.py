@@ -83,6 +83,10 @@ class ImageTextEncoder(Protocol):
 class EpisodeMemory(Protocol):
     """What an `EpisodeEncoder` remembers of several environments, each on its own."""
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """By which of the encoder's streams each environment's last step was embedded."""
+
     def clear(self, rows: Int64[NDArray[Any], " _"]) -> None:
         """Forgets some environments' episodes."""
 

@@ -113,8 +113,9 @@ class DmEnvVLMReward(dm_env.Environment):  # type: ignore[misc]  # dm_env ships 
         """What Gymnasium's info would say of the last step.
 
         `env_reward`, the environment's own reward, which the learner must not see; `vlm_reward`;
-        `vlm_score`, before any threshold, NaN on steps that were not scored; and `goal_index`,
-        which is all there is after a `FIRST` step. Empty before the first episode.
+        `vlm_score`, before any threshold, NaN on steps that were not scored; of an
+        `EpisodeEncoder`, `vlm_stream`, which of its streams was scored; and `goal_index`, which is
+        all there is after a `FIRST` step. Empty before the first episode.
         """
         return dict(self._last_info)
 
@@ -149,6 +150,8 @@ class DmEnvVLMReward(dm_env.Environment):  # type: ignore[misc]  # dm_env ships 
             "vlm_score": float(paid.score[0]),
             "goal_index": self._goal_index,
         }
+        if paid.stream is not None:
+            self._last_info["vlm_stream"] = paid.stream[0]
         step = step._replace(reward=reward, observation=self._shown(step.observation))
         if self._guard.ends_on_success and reward > 0:
             nothing = np.zeros(self._discount_spec.shape, self._discount_spec.dtype)[()]

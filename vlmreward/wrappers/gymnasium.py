@@ -24,8 +24,9 @@ class VLMReward(gym.Wrapper[Any, Any, Any, Any]):
     `vlmreward.wrappers.sb3.VecVLMReward` do the same for many environments in one forward pass.
 
     `info` gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_reward`; `vlm_score`, before any threshold, NaN on steps that were not scored; and
-    `goal_index`. Everything else in it is kept.
+    `vlm_reward`; `vlm_score`, before any threshold, NaN on steps that were not scored;
+    `goal_index`; and, of an `EpisodeEncoder`, `vlm_stream`, which of its streams was scored.
+    Everything else in it is kept.
 
     Args:
         env: The environment.
@@ -100,6 +101,8 @@ class VLMReward(gym.Wrapper[Any, Any, Any, Any]):
             "vlm_score": float(paid.score[0]),
             "goal_index": self._goal_index,
         }
+        if paid.stream is not None:
+            info["vlm_stream"] = paid.stream[0]
         success = self._guard.ends_on_success and reward > 0
         return self._shown(obs), reward, terminated or success, truncated, info
 

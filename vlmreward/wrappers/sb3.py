@@ -43,9 +43,10 @@ class VecVLMReward(VecEnvWrapper):
     SB3 environment returns in its place, is never paid for.
 
     An info gains `env_reward`, the environment's own reward, which the learner must not see;
-    `vlm_score`, before any threshold, NaN on steps that were not scored; `goal_index`; and, at the
-    end of an episode, `episode` (SB3's own record, counting VLM reward) and `env_episode_return`,
-    the same for `env_reward`.
+    `vlm_score`, before any threshold, NaN on steps that were not scored; `goal_index`; of an
+    `EpisodeEncoder`, `vlm_stream`, which of its streams was scored; and, at the end of an episode,
+    `episode` (SB3's own record, counting VLM reward) and `env_episode_return`, the same for
+    `env_reward`.
 
     Args:
         venv: A base `VecEnv`, such as `DummyVecEnv`, `SubprocVecEnv` or `VectorEnvAdapter`, with
@@ -172,6 +173,8 @@ class VecVLMReward(VecEnvWrapper):
             infos[index]["env_reward"] = float(env_rewards[index])
             infos[index]["vlm_score"] = score
             infos[index]["goal_index"] = int(goal_index[index])
+            if paid.stream is not None:
+                infos[index]["vlm_stream"] = paid.stream[index]
         self._count(paid.reward, env_rewards, dones, infos)
         for index in rows_where(dones):
             terminal = infos[index]["terminal_observation"]

@@ -41,7 +41,8 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
     =============  ============================================================================
 
     Infos gain, for every environment, `env_reward` (its own reward, which the learner must not
-    see), `vlm_score` (before any threshold, NaN on steps that were not scored) and `goal_index`.
+    see), `vlm_score` (before any threshold, NaN on steps that were not scored), `goal_index` and,
+    of an `EpisodeEncoder`, `vlm_stream`, which of its streams was scored.
 
     Args:
         env: A vector environment with a dict observation that has `pixels`, such as one of
@@ -136,6 +137,8 @@ class VectorVLMReward(VectorWrapper[Any, Any, Any, Any]):
             "vlm_score": paid.score,
             "goal_index": np.where(resets, self.goal_index, goal_index),
         }
+        if paid.stream is not None:
+            values["vlm_stream"] = np.array(paid.stream)
         infos = {**infos, **values, **{f"_{key}": everyone.copy() for key in values}}
         shown = self._goals.add_to_rows(obs, self.goal_index)
         infos = self._with_final_goals(infos, goal_index)

@@ -33,11 +33,13 @@ def small_config(memory="transformer"):
     )
 
 
-def make_encoder(stream="episode", memory="transformer"):
+def make_encoder(stream="episode", memory="transformer", temperatures=None):
     backbone = MultimodalBackbone(small_config(memory), torch.Generator().manual_seed(0))
     text_cfg = {"context_length": 16, "vocab_size": 49408}
     tokenizer = build_tokenizer({"embed_dim": 16, "vision_cfg": {}, "text_cfg": text_cfg})
-    return MultimodalEncoder(backbone, tokenizer, name="small", stream=stream)
+    return MultimodalEncoder(
+        backbone, tokenizer, name="small", stream=stream, temperatures=temperatures
+    )
 
 
 def draw_obs(seed, *shape):
@@ -136,6 +138,7 @@ def test_a_reward_stream_pays_for_episodes_and_a_sensor_may_drop_out():
         expected = offline(encoder, at(episodes, row))["episode"][-1:]
         score = reward_model.score_embeddings(expected, row).score
         assert paid.score[row] == pytest.approx(float(score), abs=1e-5)
+    assert paid.stream == ("episode", "episode")
     deaf = stream.step(
         {"pixels": episodes["pixels"][:, 0]},
         truncated=[True, False],
@@ -143,6 +146,46 @@ def test_a_reward_stream_pays_for_episodes_and_a_sensor_may_drop_out():
         first_obs=at(episodes, slice(0, 1), 0),
     )
     assert np.isfinite(deaf.reward).all()
+
+
+def test_whichever_sensor_is_there_is_scored_and_named():
+    """By hand: fusion where both are there, else the pure stream, each at its own temperature."""
+    present = make_encoder("present", temperatures={"audio": 0.2, "video": 0.05, "fusion": 0.1})
+    assert isinstance(present, EpisodeEncoder)
+    assert present.logit_scale == pytest.approx(20.0)
+    assert present.embed_dim == 17
+    text = present.encode_text(["a bell is ringing"])
+    assert torch.allclose(text.norm(dim=1), torch.ones(1))
+    obs = draw_obs(6, 2)
+    given = {"fusion": obs, "video": {"pixels": obs["pixels"]}, "audio": {"audio": obs["audio"]}}
+    share = {"fusion": 0.5, "video": 1.0, "audio": 0.25}
+    memory = present.new_memory(3)
+    assert memory.streams == ("", "", "")
+    for stream, what in given.items():
+        alone = make_encoder(stream)
+        expected = alone.encode_obs(what) @ alone.encode_text(["a bell is ringing"]).T
+        memory.clear(np.arange(3))
+        embedding = memory.push(np.array([2, 0]), present.encode_step(what))
+        assert memory.streams == (stream, memory.streams[1], stream)
+        assert torch.allclose(embedding.norm(dim=1), torch.ones(2))
+        assert torch.allclose(embedding @ text.T, share[stream] * expected, atol=1e-6)
+
+
+def test_one_batch_may_hold_rows_with_other_sensors():
+    encoder = make_encoder("present")
+    obs = draw_obs(7, 1)
+    whole, deaf = encoder.encode_step(obs), encoder.encode_step({"pixels": obs["pixels"]})
+    memory = encoder.new_memory(2)
+    both = memory.push(np.array([0, 1]), torch.cat([whole, deaf]))
+    assert memory.streams == ("fusion", "video")
+    assert torch.allclose(both[:1], encoder.encode_obs(obs), atol=1e-6)
+    assert torch.allclose(both[1:], encoder.encode_obs({"pixels": obs["pixels"]}), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"audio": 0.1, "video": 0.1}, {"fusion": 0.0}])
+def test_every_stream_that_is_scored_needs_a_temperature(wrong):
+    with pytest.raises(ValueError, match=r"positive number for .*'fusion'"):
+        make_encoder("present", temperatures=wrong)
 
 
 def spoiled(key, change):
