@@ -39,6 +39,7 @@ from playroom_sound_domain import (
     draw_episodes,
 )
 from run_folder import machine, versions, write_json
+from vlmreward.backbone.files import tokenizer_of
 from vlmreward.backbone.model import (
     PURE_AND_FUSED,
     BackboneConfig,
@@ -55,7 +56,6 @@ from vlmreward.backbone.objectives import (
 )
 from vlmreward.backbone.optimisers import OptimiserConfig
 from vlmreward.backbone.training import BackboneTrainingConfig, train_backbone
-from vlmreward.encoders import build_tokenizer
 from vlmreward.encoders.open_clip import Tokenizer
 from vlmreward.evaluation import average_precision
 from vlmreward_envs.playroom_sound import GoalKind
@@ -417,12 +417,6 @@ def with_memory(steps: MultimodalBackbone, config: BackboneConfig, seed: int) ->
         if not name.startswith("memory"):
             getattr(backbone, name).load_state_dict(part.state_dict())
     return backbone
-
-
-def tokenizer_of(config: BackboneConfig) -> Tokenizer:
-    """Return the tokenizer of a backbone's text tower."""
-    text_cfg = {"context_length": config.text.context_length, "vocab_size": config.text.vocab_size}
-    return build_tokenizer({"text_cfg": text_cfg, "vision_cfg": {}, "embed_dim": 1})
 
 
 def _training(options: SoundEncoderOptions, num_steps: int, seed: int) -> BackboneTrainingConfig:

@@ -19,6 +19,7 @@ from vlmreward_envs.playroom_sound import (
     PlayroomSoundGoal,
     PlayroomSoundState,
     all_goals,
+    alternatives,
     describe,
     goal_reached,
     goal_tensor,
@@ -104,6 +105,10 @@ class Story:
             "nothing has hummed": not hum,
             "nothing has beeped": not beep,
             "something has hummed for ten steps": lasted(history, 1, 10),
+            "nothing has hummed for ten steps": not lasted(history, 1, 10),
+            "the person has held nothing for ten steps": not (
+                len(holds) >= 10 and all(holds[-10:])
+            ),
             "the person has held something for ten steps": len(holds) >= 10 and all(holds[-10:]),
             "something was picked up and put down again": puts,
             "nothing was put down": not puts,
@@ -204,11 +209,32 @@ def test_captions_say_what_is_true_and_their_near_misses_what_is_not(step: int) 
 
 def test_everything_that_is_told_follows_the_history() -> None:
     states, histories = episodes()
-    assert len(set(TOLD_CAPTIONS)) == len(TOLD_CAPTIONS) == 21
+    assert len(set(TOLD_CAPTIONS)) == len(TOLD_CAPTIONS) == 23
     for step in (0, 40, 149):
         stories = [Story(history[: step + 1], set()) for history in histories]
         expected = [[story.tells(sentence) for sentence in TOLD_CAPTIONS] for story in stories]
         assert told_captions(states[step]).tolist() == expected
+
+
+def test_alternatives_are_true_where_the_goal_is_not() -> None:
+    _, histories = episodes()
+    goals = [*all_goals(GoalKind.HEARD), *all_goals(GoalKind.TOLD)]
+    num_neither = 0
+    for goal in goals:
+        others = alternatives(goal)
+        assert goal.sentence not in others
+        for history in histories:
+            story = Story(history[:100], set())
+            true = [other for other in others if story.tells(other)]
+            if story.tells(goal.sentence):
+                assert not true, (goal.sentence, true)
+            elif " before " in goal.sentence and not true:
+                num_neither += 1  # both began in one step
+            else:
+                assert len(true) >= 1, goal.sentence
+    assert num_neither < 20
+    with pytest.raises(ValueError, match="heard or told, got 'the person is"):
+        alternatives(all_goals(GoalKind.SEEN)[0])
 
 
 def test_captions_leave_no_true_goal_out() -> None:

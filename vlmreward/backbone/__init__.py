@@ -11,6 +11,12 @@ from vlmreward.backbone.combiner import (
     TTMCombiner,
 )
 from vlmreward.backbone.encoder import MultimodalEncoder
+from vlmreward.backbone.files import (
+    load_backbone,
+    save_backbone,
+    shipped_backbones,
+    tokenizer_of,
+)
 from vlmreward.backbone.model import (
     BackboneConfig,
     MultimodalBackbone,
@@ -58,7 +64,11 @@ __all__ = [
     "TransformerCombiner",
     "Zorro",
     "ZorroConfig",
+    "load_backbone",
     "log_mel",
     "retrieval_recall",
+    "save_backbone",
+    "shipped_backbones",
+    "tokenizer_of",
     "train_backbone",
 ]

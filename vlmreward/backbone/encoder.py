@@ -53,6 +53,7 @@ class MultimodalEncoder:
             streams are brought to one scale by them, so that a reward does not jump because a
             sensor drops out.
         calibrated_head: The head that was measured for this model and stream.
+        training: How the weights were made, for the record.
 
     Raises:
         ValueError: If there is no such stream, or temperatures are not positive or not all there.
@@ -70,6 +71,7 @@ class MultimodalEncoder:
         stream: Scored = "episode",
         temperatures: Mapping[str, float] | None = None,
         calibrated_head: Head | None = None,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         if stream not in get_args(Scored):
             raise ValueError(f"got stream={stream!r}, expected one of {get_args(Scored)}")
@@ -80,6 +82,7 @@ class MultimodalEncoder:
         streams = PURE_AND_FUSED if stream == "present" else (stream,)
         self._scales = _scales(streams, temperatures)
         self.calibrated_head = calibrated_head
+        self.training = dict(training or {})
         self.embed_dim = backbone.config.embed_dim + (len(streams) > 1)
         self.context_length = backbone.config.text.context_length
         self.device: torch.device = next(backbone.parameters()).device

@@ -208,23 +208,38 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
         CheckpointError: If the file is missing or damaged, holds more than tensors, or does not
             fit the model; the message then names keys and shapes.
     """
+    state = read_weights(path)
+    try:
+        load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        raise misfit(path, model, state) from error
+
+
+def read_weights(path: str | Path) -> Mapping[str, Any]:
+    """Reads a file of weights, safetensors or a torch file of tensors.
+
+    Raises:
+        CheckpointError: If it is missing or damaged, or holds more than tensors.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint file, found none at {path}")
     try:
-        state = load_state_dict(str(path), weights_only=True)
+        state: Mapping[str, Any] = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # every reader behind it has its own exceptions
         raise CheckpointError(
             f"cannot read {path} as a safetensors file or as a torch file that holds tensors only "
             f"({error}): it may be damaged or cut short; save or download it again"
         ) from error
-    try:
-        load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} does not fit the model: {_difference(model.state_dict(), state)}. Load it "
-            "with the architecture that it was trained with"
-        ) from error
+    return state
+
+
+def misfit(path: str | Path, model: torch.nn.Module, state: Mapping[str, Any]) -> CheckpointError:
+    """Returns the error that says how a file's weights differ from a model's."""
+    return CheckpointError(
+        f"{path} does not fit the model: {_difference(model.state_dict(), state)}. Load it with "
+        "the architecture that it was trained with"
+    )
 
 
 def _difference(expected: Mapping[str, Any], got: Mapping[str, Any]) -> str:

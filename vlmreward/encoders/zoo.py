@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import open_clip
 import torch
-from safetensors.torch import save_file
 
+from vlmreward.encoders.cards import read_card, write_card
 from vlmreward.encoders.open_clip import (
     CheckpointError,
     OpenCLIPEncoder,
@@ -123,8 +121,7 @@ def save_encoder(
 ) -> Path:
     """Writes an open_clip model as two files that `load_encoder` reads back.
 
-    Weight matrices are stored in half precision, everything of fewer dimensions in full: half the
-    size, and cosines that differ by about a thousandth. Each file appears whole or not at all.
+    Weight matrices are stored in half precision; see `vlmreward.encoders.cards`.
 
     Args:
         model: The trained model.
@@ -136,10 +133,6 @@ def save_encoder(
     Returns:
         The path of the `.json` file, to give to `load_encoder`.
     """
-    path = Path(path)
-    if path.suffix in (".json", ".safetensors"):
-        path = path.with_suffix("")
-    path.parent.mkdir(parents=True, exist_ok=True)
     card = {
         "format": FORMAT,
         "model_cfg": dict(model_cfg),
@@ -147,30 +140,15 @@ def save_encoder(
         "head": head_config(head) if head else None,
         "training": dict(training or {}),
     }
-    text = json.dumps(card, indent=2)
-    state = {key: _compact(value) for key, value in model.state_dict().items()}
-    _replace(_add(path, ".safetensors"), lambda part: save_file(state, part))
-    _replace(_add(path, ".json"), lambda part: part.write_text(text + "\n"))
-    return _add(path, ".json")
+    return write_card(path, card, model)
 
 
 def _load_saved(name: str, device: torch.device, speed: _Speed) -> OpenCLIPEncoder:
     path = _ASSETS / f"{name}.json" if name in shipped_encoders() else Path(name)
-    if not path.is_file():
-        raise CheckpointError(f"expected an encoder saved by save_encoder, found none at {path}")
-    try:
-        card = json.loads(path.read_text())
-        model_cfg, preprocess_cfg = card["model_cfg"], card["preprocess_cfg"]
-        saved_format = card["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is no encoder saved by save_encoder ({type(error).__name__}: {error})"
-        ) from error
-    if saved_format != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {saved_format}, this version reads {FORMAT}: update vlmreward"
-        )
-    model = build_model(model_cfg, preprocess_cfg=preprocess_cfg)
+    keys = ("model_cfg", "preprocess_cfg", "head", "training")
+    card = read_card(path, keys, FORMAT, written_by="save_encoder")
+    model_cfg = card["model_cfg"]
+    model = build_model(model_cfg, preprocess_cfg=card["preprocess_cfg"])
     load_weights(model, path.with_suffix(".safetensors"))
     head = head_from_config(card["head"]) if card["head"] else None
     return OpenCLIPEncoder(
@@ -222,18 +200,3 @@ def _published_preprocessing(name: str) -> dict[str, Any]:
 def _suggest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.ndim >= 2 else tensor
-
-
-def _add(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    part = _add(path, ".part")
-    write(part)
-    os.replace(part, path)

@@ -22,6 +22,7 @@ from vlmreward_envs.playroom_sound.language import (
     PlayroomSoundGoal,
     Voice,
     all_goals,
+    alternatives,
     parse_goal,
 )
 from vlmreward_envs.playroom_sound.rooms import PlayroomSoundRooms
@@ -48,6 +49,7 @@ __all__ = [
     "PlayroomSynthesiser",
     "Voice",
     "all_goals",
+    "alternatives",
     "describe",
     "give_voices",
     "goal_reached",

@@ -23,6 +23,8 @@ from vlmreward_envs.playroom_sound.language import (
     MOST_COUNTED,
     NO_VOICE,
     NOT_HEARD_SENTENCES,
+    NOT_HELD_LONG,
+    NOT_HUMMED_LONG,
     NOTHING_PUT_BACK,
     ORDERS,
     PUT_BACK,
@@ -41,7 +43,15 @@ _COUNT_SENTENCES = tuple(
     count_sentence(voice, count) for voice in COUNTED for count in range(MOST_COUNTED + 1)
 )
 _NEVER_HUMMED = count_sentence(Voice.HUM, 0)
-_LASTING_SENTENCES = (HUMMED_LONG, HELD_LONG, PUT_BACK, _NEVER_HUMMED, NOTHING_PUT_BACK)
+_LASTING_SENTENCES = (
+    HUMMED_LONG,
+    HELD_LONG,
+    PUT_BACK,
+    _NEVER_HUMMED,
+    NOT_HUMMED_LONG,
+    NOT_HELD_LONG,
+    NOTHING_PUT_BACK,
+)
 _TOLD_GROUPS = (_ORDER_SENTENCES, _COUNT_SENTENCES, _LASTING_SENTENCES)
 TOLD_CAPTIONS = tuple(sentence for group in _TOLD_GROUPS for sentence in group)
 """Everything that can be told of an episode: ``TOLD_SENTENCES``, and what holds in their place."""
@@ -77,7 +87,7 @@ def describe(
     ]
 
 
-def told_captions(state: PlayroomSoundState) -> Bool[Tensor, "B 21"]:
+def told_captions(state: PlayroomSoundState) -> Bool[Tensor, "B 23"]:
     """Return which of ``TOLD_CAPTIONS`` is true of the episode up to this step."""
     told = dict(zip(TOLD_SENTENCES, told_so_far(state).unbind(dim=1), strict=True))
     counts = voice_counts(state)
@@ -86,6 +96,8 @@ def told_captions(state: PlayroomSoundState) -> Bool[Tensor, "B 21"]:
             told[count_sentence(voice, count)] = counts[:, voice] == count
         told[count_sentence(voice, MOST_COUNTED)] = counts[:, voice] >= MOST_COUNTED
     told[_NEVER_HUMMED] = counts[:, Voice.HUM] == 0
+    told[NOT_HUMMED_LONG] = ~told[HUMMED_LONG]
+    told[NOT_HELD_LONG] = ~told[HELD_LONG]
     told[NOTHING_PUT_BACK] = ~told[PUT_BACK]
     return torch.stack([told[sentence] for sentence in TOLD_CAPTIONS], dim=1)
 

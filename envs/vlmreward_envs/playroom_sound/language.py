@@ -68,7 +68,9 @@ NOT_HEARD_SENTENCES = (
 NO_VOICE = "nothing is ringing, humming or beeping"
 
 HUMMED_LONG = "something has hummed for ten steps"
+NOT_HUMMED_LONG = "nothing has hummed for ten steps"
 HELD_LONG = "the person has held something for ten steps"
+NOT_HELD_LONG = "the person has held nothing for ten steps"
 PUT_BACK = "something was picked up and put down again"
 NOTHING_PUT_BACK = "nothing was put down"
 
@@ -99,6 +101,12 @@ def count_sentence(voice: Voice, count: int) -> str:
         return _NEVER[voice]
     return f"{_PERFECT[voice]} {_TIMES[min(count, MOST_COUNTED) - 1]}"
 
+
+_OPPOSITE = {
+    HUMMED_LONG: NOT_HUMMED_LONG,
+    HELD_LONG: NOT_HELD_LONG,
+    PUT_BACK: NOTHING_PUT_BACK,
+}
 
 TOLD_SENTENCES = (
     *(order_sentence(first, second) for first, second in ORDERS),
@@ -197,3 +205,25 @@ def parse_goal(sentence: str) -> PlayroomSoundGoal:
             f"you mean one of {nearest}?"
         )
     return known[words]
+
+
+def alternatives(goal: PlayroomSoundGoal) -> tuple[str, ...]:
+    """Return sentences of which one is true whenever a HEARD or TOLD goal is not, and none else.
+
+    But where two voices first began in the same step, none of the sentences about their order is.
+
+    Raises:
+        ValueError: The goal is about something seen.
+    """
+    if goal.heard is not None and goal.seen is None:
+        return (NOT_HEARD_SENTENCES[goal.heard],)
+    if goal.told is None:
+        raise ValueError(f"expected a goal that is heard or told, got {goal.sentence!r}")
+    if goal.told < len(ORDERS):
+        first, second = ORDERS[goal.told]
+        return (order_sentence(second, first), _NEVER[first], _NEVER[second])
+    if goal.told < len(ORDERS) + len(REPETITIONS):
+        voice, count = REPETITIONS[goal.told - len(ORDERS)]
+        others = (other for other in range(MOST_COUNTED + 1) if other != count)
+        return tuple(count_sentence(voice, other) for other in others)
+    return (_OPPOSITE[goal.sentence],)
