@@ -13,12 +13,19 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from playroom_domain import HELD_OUT_KINDS, HELD_OUT_NAMES, NAMED_KINDS, draw_states
+from playroom_domain import (
+    HELD_OUT_KINDS,
+    HELD_OUT_NAMES,
+    NAMED_KINDS,
+    draw_states,
+    family_goals,
+)
+from vlmreward import Goal
 from vlmreward.backbone.audio import LogMelConfig, log_mel
 from vlmreward.encoders.open_clip import Tokenizer
 from vlmreward.pretraining import CaptionedFrames
 from vlmreward.pretraining.captions import draw_texts
-from vlmreward_envs.playroom import PlayroomRenderer
+from vlmreward_envs.playroom import Family, PlayroomRenderer
 from vlmreward_envs.playroom_sound import (
     STEP_SAMPLES,
     TOLD_CAPTIONS,
@@ -29,6 +36,7 @@ from vlmreward_envs.playroom_sound import (
     PlayroomSynthesiser,
     Voice,
     all_goals,
+    alternatives,
     describe,
     give_voices,
     goal_reached,
@@ -181,6 +189,22 @@ GOALS_OF_KIND = {
 """Where in `SENTENCES` the goals of each kind are."""
 IS_HELD_OUT = np.array([any(name in text for name in HELD_OUT_NAMES) for text in SENTENCES])
 """Which of `SENTENCES` are never trained on: those that name a held-out kind of object."""
+
+
+def sound_goals(kind: GoalKind) -> tuple[Goal, ...]:
+    """Return the goals of a kind that is seen, heard or told, with what may hold in their place.
+
+    Raises:
+        ValueError: Another kind.
+    """
+    if kind is GoalKind.SEEN_AND_HEARD:
+        raise ValueError(f"expected goals that are seen, heard or told, got {kind!r}")
+    if kind is GoalKind.SEEN:
+        unused = np.random.default_rng(0)
+        return (*family_goals(Family.FIND, unused), *family_goals(Family.LIFT, unused))
+    return tuple(
+        Goal(goal.sentence, negative_prompts=list(alternatives(goal))) for goal in all_goals(kind)
+    )
 
 
 def draw_episodes(

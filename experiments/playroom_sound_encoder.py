@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from playroom_sound_calibration import FALSE_POSITIVE_RATE, calibrate_streams
 from playroom_sound_domain import (
     GOALS_OF_KIND,
     IS_HELD_OUT,
@@ -39,7 +40,8 @@ from playroom_sound_domain import (
     draw_episodes,
 )
 from run_folder import machine, versions, write_json
-from vlmreward.backbone.files import tokenizer_of
+from vlmreward.backbone.encoder import MultimodalEncoder
+from vlmreward.backbone.files import save_backbone, tokenizer_of
 from vlmreward.backbone.model import (
     PURE_AND_FUSED,
     BackboneConfig,
@@ -75,6 +77,7 @@ _KINDS_OF_STREAM = {
 }
 """The kinds of sentences that each stream is contrasted with."""
 _ROWS_AT_A_TIME = 256
+_CALIBRATE_EVERY = 5  # steps: neighbours are much alike
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Preset:
 
 PRESETS = {
     "full": Preset(5000, SoundBatchConfig(), 600, 8, 100, 384, 64, 200),
-    "debug": Preset(2, SoundBatchConfig(8, 1, 1), 2, 2, 4, 4, 4, 16),
+    "debug": Preset(2, SoundBatchConfig(8, 1, 1), 2, 2, 4, 4, 16, 100),
 }
 
 
@@ -376,6 +379,17 @@ def main(options: SoundEncoderOptions) -> Path:
                 ),
             )
             found[name] = measure_memory(model, *measured, text)
+            trained = {
+                stream: 1 / objectives.logit_scale(pair).item()
+                for objectives, pair, stream in (
+                    (steps.objectives, "audio_text", "audio"),
+                    (steps.objectives, "image_text", "video"),
+                    (steps.objectives, "fusion_text", "fusion"),
+                    (model.objectives, "episode_text", "episode"),
+                )
+            }
+            metrics = {"steps": found["steps"], "episode": found[name]}
+            save(model.backbone, progress, trained, run_dir / f"{name}_backbone", metrics)
     write_json(
         run_dir / "summary.json",
         {
@@ -407,6 +421,40 @@ def train_steps(
         _training(options, preset.num_steps, options.seed),
         run_dir,
         evaluate=partial(measure_steps, episodes=progress, tokenizer=tokenizer),
+    )
+
+
+def save(
+    backbone: MultimodalBackbone,
+    episodes: LabelledEpisodes,
+    trained: Mapping[str, float],
+    path: Path,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> Path:
+    """Calibrate every stream on some episodes, and write the backbone with its card."""
+    embedded = encode_episodes(backbone, episodes)
+    tokens = embedded.pop("tokens").float()
+    with torch.no_grad():
+        embedded["episode"] = remember(backbone, tokens)
+    some = slice(None, None, _CALIBRATE_EVERY)
+    encoder = MultimodalEncoder(backbone, tokenizer_of(backbone.config), name=path.name)
+    calibrated = calibrate_streams(
+        encoder,
+        {stream: vectors.flatten(0, 1)[some] for stream, vectors in embedded.items()},
+        episodes.is_true.flatten(0, 1)[some],
+        trained,
+    )
+    return save_backbone(
+        backbone,
+        path,
+        temperatures={stream: of.temperature for stream, of in calibrated.items()},
+        heads={stream: of.head for stream, of in calibrated.items()},
+        training={
+            "command": shlex.join(["python", *sys.argv]),
+            "torch": torch.__version__,
+            "calibrated_false_positive_rate": FALSE_POSITIVE_RATE,
+            "average_precision": dict(metrics),
+        },
     )
 
 

@@ -7,6 +7,7 @@ import torch
 
 import playroom_sound_encoder
 from playroom_domain import HELD_OUT_NAMES
+from playroom_sound_calibration import pooled_similarities
 from playroom_sound_domain import (
     GOALS_OF_KIND,
     IS_HELD_OUT,
@@ -15,6 +16,7 @@ from playroom_sound_domain import (
     SoundBatchConfig,
     SoundBatches,
     draw_episodes,
+    sound_goals,
 )
 from playroom_sound_encoder import (
     PRESETS,
@@ -25,6 +27,8 @@ from playroom_sound_encoder import (
     goal_precision,
     with_memory,
 )
+from vlmreward import RewardModel, SoftmaxHead
+from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward.backbone.audio import LogMelConfig
 from vlmreward.backbone.model import BackboneConfig
 from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
@@ -181,6 +185,35 @@ def test_the_whole_of_it_and_its_resumption(
     assert "ap_told_episode" in found["ttm_0"]
     for name in found:
         assert (run_dir / name / "model.safetensors").exists()
+    saved = load_backbone(str(run_dir / "ttm_0_backbone.json"), stream="present", device="cpu")
+    assert saved.training["average_precision"]["episode"] == found["ttm_0"]
+    assert saved.backbone.config.memory == "ttm"
     (run_dir / "summary.json").unlink()
     playroom_sound_encoder.main(options)
     assert json.loads((run_dir / "summary.json").read_text())["average_precision"] == found
+
+
+def test_pooled_similarities_are_those_of_each_goal(tmp_path: Path) -> None:
+    backbone = ContrastiveSteps(BackboneConfig(), seed=0).backbone
+    tokenizer = playroom_sound_encoder.tokenizer_of(backbone.config)
+    encoder = MultimodalEncoder(backbone, tokenizer, name="untrained", stream="fusion")
+    goals = (*sound_goals(GoalKind.HEARD)[:2], *sound_goals(GoalKind.TOLD)[:1])
+    vectors = torch.nn.functional.normalize(torch.randn(4, 128), dim=1)
+    pooled = pooled_similarities(encoder, vectors, goals)
+    scores = SoftmaxHead(0.1).score(pooled)
+    reward_model = RewardModel(encoder, goals, SoftmaxHead(0.1))
+    expected = [reward_model.score_embeddings(vectors, goal).score for goal in range(3)]
+    assert torch.allclose(scores, torch.cat(expected), atol=1e-6)
+
+
+def test_goals_have_what_holds_in_their_place() -> None:
+    heard, told = (sound_goals(kind) for kind in (GoalKind.HEARD, GoalKind.TOLD))
+    assert heard[0].negative_prompts == ("no bell is ringing",)
+    twice = next(goal for goal in told if goal.prompts[0] == "a bell has rung twice")
+    assert "no bell has rung" in twice.negative_prompts
+    assert len(twice.negative_prompts) == 4
+    assert [goal.prompts[0] for goal in sound_goals(GoalKind.SEEN)] == [
+        goal.sentence for goal in all_goals(GoalKind.SEEN)
+    ]
+    with pytest.raises(ValueError, match="seen, heard or told"):
+        sound_goals(GoalKind.SEEN_AND_HEARD)

@@ -1,0 +1,99 @@
+"""Temperatures and thresholds for the streams of a backbone, from labelled episodes.
+
+Axis letters: ``M`` steps, ``D`` width, ``G`` sentences.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from playroom_sound_domain import GOALS_OF_KIND, sound_goals
+from vlmreward import Goal, SoftmaxHead, ThresholdHead
+from vlmreward.backbone import MultimodalEncoder
+from vlmreward.evaluation import fit_temperature, threshold_for_false_positive_rate
+from vlmreward.heads import Similarities
+from vlmreward_envs.playroom_sound import GoalKind
+
+FALSE_POSITIVE_RATE = 0.003
+"""What thresholds are calibrated to, all goals of a stream pooled."""
+CALIBRATED_ON = {
+    "video": (GoalKind.SEEN,),
+    "audio": (GoalKind.HEARD,),
+    "fusion": (GoalKind.SEEN, GoalKind.HEARD),
+    "episode": (GoalKind.TOLD,),
+}
+"""The goals that each stream can know, and is calibrated on."""
+
+
+@dataclass(frozen=True)
+class StreamCalibration:
+    """What makes cosines of a stream comparable with those of another.
+
+    Attributes:
+        temperature: Of a softmax over a goal and what may hold in its place.
+        threshold: Of its probability, at the wanted rate of false positives.
+    """
+
+    temperature: float
+    threshold: float
+
+    @property
+    def head(self) -> ThresholdHead:
+        """The binary reward."""
+        return ThresholdHead(SoftmaxHead(self.temperature), self.threshold)
+
+
+def calibrate_streams(
+    encoder: MultimodalEncoder,
+    embedded: Mapping[str, Float[Tensor, "M D"]],
+    is_true: Bool[Tensor, "M G"],
+    trained: Mapping[str, float],
+) -> dict[str, StreamCalibration]:
+    """Fit a temperature to each stream that is given, and choose its threshold.
+
+    Args:
+        encoder: Embeds the sentences.
+        embedded: What each stream makes of some steps.
+        is_true: Which of `SENTENCES` is true of them.
+        trained: Temperature that each stream was trained at. It is kept, and that is said, where no
+            temperature fits, since the stream says nothing of its goals.
+    """
+    found = {}
+    for stream, vectors in embedded.items():
+        kinds = CALIBRATED_ON[stream]
+        goals = [goal for kind in kinds for goal in sound_goals(kind)]
+        columns = np.concatenate([GOALS_OF_KIND[kind] for kind in kinds])
+        similarities = pooled_similarities(encoder, vectors, goals)
+        labels = is_true[:, columns].T.flatten().numpy()
+        try:
+            temperature = fit_temperature(similarities, labels)
+        except ValueError as error:
+            temperature = trained[stream]
+            print(f"{stream}: the temperature of its training is kept, {temperature:.3g}: {error}")
+        scores = SoftmaxHead(temperature).score(similarities).double().numpy()
+        threshold = threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
+        found[stream] = StreamCalibration(temperature, threshold)
+    return found
+
+
+def pooled_similarities(
+    encoder: MultimodalEncoder, vectors: Float[Tensor, "M D"], goals: Sequence[Goal]
+) -> Similarities:
+    """Return the cosines of every step with every goal and its negatives, goal by goal."""
+    widest = max(len(goal.negative_prompts) for goal in goals)
+    own, negatives, is_negative = [], [], []
+    for goal in goals:
+        text = encoder.encode_text([goal.prompts[0], *goal.negative_prompts]).cpu()
+        cosines = vectors @ text[:, : vectors.shape[1]].T
+        number = len(goal.negative_prompts)
+        own.append(cosines[:, 0])
+        negatives.append(torch.nn.functional.pad(cosines[:, 1:], (0, widest - number)))
+        is_negative.append((torch.arange(widest) < number).expand(len(vectors), -1))
+    nothing = torch.full((len(vectors) * len(goals),), torch.nan)
+    return Similarities(
+        torch.cat(own), torch.cat(negatives), torch.cat(is_negative), nothing, nothing
+    )
