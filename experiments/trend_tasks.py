@@ -16,10 +16,10 @@ from torch import Tensor
 
 from algdistill.tasks import StepResult
 from vlmreward import RewardModel
-from vlmreward_envs.goal_tasks import AnyGoalTasks
+from vlmreward_envs.goal_tasks import AnyGoalTasks, GoalStep
 from vlmreward_envs.launcher import APPS, Gesture, LauncherConfig, LauncherPhones
 from vlmreward_envs.launcher.dynamics import NONE
-from vlmreward_envs.playroom import Action, PlayroomConfig, PlayroomRooms
+from vlmreward_envs.playroom import Action, PlayroomConfig, PlayroomRooms, PlayroomState
 from vlmreward_envs.playroom.language import SHAPES
 
 Observe = Callable[[Any], Float[Tensor, "N F"]]
@@ -77,15 +77,13 @@ class ScoredTasks:
     def reset(self) -> Float[Tensor, "N F"]:
         """Begin the first episode of every task."""
         self._tasks.reset(self._seeds)
+        self._begin(torch.ones(self.num_tasks, dtype=torch.bool, device=self.device))
         return self._observe(self._tasks)
 
     def step(self, actions: Int64[Tensor, " N"]) -> StepResult:
         """Take one action in every task; those that end begin anew within the call."""
         result = self._tasks.step(actions)
-        reward = result.env_reward
-        if self._reward_model is not None:
-            self.frames = self._tasks.render()
-            reward = self._reward_model(self.frames, self._tasks.goal_index).to(self.device)
+        reward = self._pay(result)
         terminated = result.terminated
         if self._ends_when_paid:
             terminated = terminated | (reward > 0)
@@ -93,8 +91,19 @@ class ScoredTasks:
         ended = terminated | result.truncated
         if bool(ended.any()):
             self._tasks.reset(mask=ended)
+            self._begin(ended)
             obs = self._observe(self._tasks)
         return StepResult(obs, next_obs, reward, result.env_reward, terminated, result.truncated)
+
+    def _pay(self, result: GoalStep) -> Float[Tensor, " N"]:
+        """Return what a step earns."""
+        if self._reward_model is None:
+            return result.env_reward
+        self.frames = self._tasks.render()
+        return self._reward_model(self.frames, self._tasks.goal_index).to(self.device)
+
+    def _begin(self, started: Bool[Tensor, " N"]) -> None:
+        """Episodes have begun in some tasks."""
 
 
 def playroom_tasks(
@@ -124,12 +133,23 @@ def launcher_tasks(
 
 
 def observe_room(rooms: PlayroomRooms) -> Float[Tensor, "N F"]:
-    """Say where each object is from the person, and whether it has the goal's colour and shape.
+    """Say where each object is from the person, and whether it has the goal's colour and shape."""
+    return observe_objects(rooms.state, rooms.goal[:, 1:2], rooms.config.grid_size)
+
+
+def observe_objects(
+    state: PlayroomState, goal: Int64[Tensor, "N 1"], size: int
+) -> Float[Tensor, "N F"]:
+    """Describe the objects of rooms; see `observe_room`.
 
     Objects come in the order of their cells, so that their number tells nothing.
+
+    Args:
+        state: The rooms.
+        goal: The object kind that the goal of each names; -1 for none.
+        size: Cells of a side.
     """
-    state, goal = rooms.state, rooms.goal[:, 1:2]
-    num_objects, size = state.object_kind.shape[1], rooms.config.grid_size
+    num_objects = state.object_kind.shape[1]
     offset = state.object_cell - state.position[:, None]
     cell = state.object_cell[..., 1] * size + state.object_cell[..., 0]
     order = cell.argsort(dim=1, stable=True)
@@ -141,7 +161,7 @@ def observe_room(rooms: PlayroomRooms) -> Float[Tensor, "N F"]:
             *offset.sign().unbind(dim=2),
             (distance == 1) & ~is_held,
             state.object_kind // len(SHAPES) == goal // len(SHAPES),
-            state.object_kind % len(SHAPES) == goal % len(SHAPES),
+            (state.object_kind % len(SHAPES) == goal % len(SHAPES)) & (goal >= 0),
             state.object_kind == goal,
             is_held,
         ],
