@@ -41,6 +41,23 @@ def run_jobs(
     return {name: failed[name] for name in jobs if name in failed}
 
 
+def run_all_jobs(
+    jobs: Mapping[str, Job], *, num_workers: int = 1, backend: Backend = "processes"
+) -> None:
+    """Run jobs as `run_jobs` does, and say in the end if some were not to be done.
+
+    Raises:
+        RuntimeError: If jobs failed twice, with their names and errors.
+    """
+    failed = run_jobs(jobs, num_workers=num_workers, backend=backend)
+    if failed:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise RuntimeError(
+            f"{len(failed)} of {len(jobs)} jobs failed twice; the others are kept, so run this "
+            f"again once it is put right:\n{reasons}"
+        )
+
+
 def _here(jobs: Mapping[str, Job], threads: ThreadPoolExecutor) -> dict[Future[None], str]:
     return {threads.submit(_try, _call, job): name for name, job in jobs.items()}
 

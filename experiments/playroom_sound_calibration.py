@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from playroom_sound_domain import GOALS_OF_KIND, sound_goals
-from vlmreward import Goal, SoftmaxHead, ThresholdHead
-from vlmreward.backbone import MultimodalEncoder
+from vlmreward import Goal, ImageTextEncoder, SoftmaxHead, ThresholdHead
 from vlmreward.evaluation import fit_temperature, threshold_for_false_positive_rate
 from vlmreward.heads import Similarities
 from vlmreward_envs.playroom_sound import GoalKind
@@ -48,40 +47,59 @@ class StreamCalibration:
 
 
 def calibrate_streams(
-    encoder: MultimodalEncoder,
+    encoder: ImageTextEncoder,
     embedded: Mapping[str, Float[Tensor, "M D"]],
     is_true: Bool[Tensor, "M G"],
     trained: Mapping[str, float],
 ) -> dict[str, StreamCalibration]:
-    """Fit a temperature to each stream that is given, and choose its threshold.
+    """Calibrate each stream that is given, on the goals that it can know.
 
     Args:
         encoder: Embeds the sentences.
         embedded: What each stream makes of some steps.
         is_true: Which of `SENTENCES` is true of them.
-        trained: Temperature that each stream was trained at. It is kept, and that is said, where no
-            temperature fits, since the stream says nothing of its goals.
+        trained: Temperature that each stream was trained at.
     """
     found = {}
     for stream, vectors in embedded.items():
         kinds = CALIBRATED_ON[stream]
         goals = [goal for kind in kinds for goal in sound_goals(kind)]
         columns = np.concatenate([GOALS_OF_KIND[kind] for kind in kinds])
-        similarities = pooled_similarities(encoder, vectors, goals)
-        labels = is_true[:, columns].T.flatten().numpy()
-        try:
-            temperature = fit_temperature(similarities, labels)
-        except ValueError as error:
-            temperature = trained[stream]
-            print(f"{stream}: the temperature of its training is kept, {temperature:.3g}: {error}")
-        scores = SoftmaxHead(temperature).score(similarities).double().numpy()
-        threshold = threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
-        found[stream] = StreamCalibration(temperature, threshold)
+        found[stream] = calibrate(encoder, vectors, is_true[:, columns], goals, trained[stream])
     return found
 
 
+def calibrate(
+    encoder: ImageTextEncoder,
+    vectors: Float[Tensor, "M D"],
+    is_true: Bool[Tensor, "M G"],
+    goals: Sequence[Goal],
+    trained: float,
+) -> StreamCalibration:
+    """Fit a temperature to some goals, all of them pooled, and choose a threshold.
+
+    Args:
+        encoder: Embeds the sentences.
+        vectors: Embeddings of some steps.
+        is_true: Which goal is true of them.
+        goals: With what may hold in their place.
+        trained: Temperature of the encoder's training. It is kept, and that is said, where none
+            fits, since the encoder says nothing of these goals.
+    """
+    similarities = pooled_similarities(encoder, vectors, goals)
+    labels = is_true.T.flatten().numpy()
+    try:
+        temperature = fit_temperature(similarities, labels)
+    except ValueError as error:
+        temperature = trained
+        print(f"{encoder.name}: the temperature of training is kept, {trained:.3g}: {error}")
+    scores = SoftmaxHead(temperature).score(similarities).double().numpy()
+    threshold = threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
+    return StreamCalibration(temperature, threshold)
+
+
 def pooled_similarities(
-    encoder: MultimodalEncoder, vectors: Float[Tensor, "M D"], goals: Sequence[Goal]
+    encoder: ImageTextEncoder, vectors: Float[Tensor, "M D"], goals: Sequence[Goal]
 ) -> Similarities:
     """Return the cosines of every step with every goal and its negatives, goal by goal."""
     widest = max(len(goal.negative_prompts) for goal in goals)

@@ -267,6 +267,14 @@ def encode_episodes(backbone: MultimodalBackbone, episodes: LabelledEpisodes) ->
     return {name: torch.cat(of).unflatten(0, shape) for name, of in parts.items()}
 
 
+@torch.no_grad()
+def encode_streams(backbone: MultimodalBackbone, episodes: LabelledEpisodes) -> dict[str, Tensor]:
+    """Embed every step of episodes in every stream, that of the memory too ``[E, T, D]``."""
+    embedded = encode_episodes(backbone, episodes)
+    tokens = embedded.pop("tokens").float().to(next(backbone.parameters()).device)
+    return {**embedded, "episode": remember(backbone, tokens).cpu()}
+
+
 def goal_precision(
     is_true: Bool[Tensor, "E T G"],
     embedded: Float[Tensor, "E T D"],
@@ -432,10 +440,7 @@ def save(
     metrics: Mapping[str, Mapping[str, float]],
 ) -> Path:
     """Calibrate every stream on some episodes, and write the backbone with its card."""
-    embedded = encode_episodes(backbone, episodes)
-    tokens = embedded.pop("tokens").float()
-    with torch.no_grad():
-        embedded["episode"] = remember(backbone, tokens)
+    embedded = encode_streams(backbone, episodes)
     some = slice(None, None, _CALIBRATE_EVERY)
     encoder = MultimodalEncoder(backbone, tokenizer_of(backbone.config), name=path.name)
     calibrated = calibrate_streams(

@@ -28,7 +28,7 @@ import tyro
 from algdistill.sources import TabularQLearningConfig
 from encoder_family import CPU_SIZES, SIZES
 from hidden_goal_learning import HiddenGoalPreset, Rooms
-from jobs import Backend, Job, run_jobs
+from jobs import Backend, Job, run_all_jobs
 from run_folder import Arrays, RunFolder, write_atomically, write_json
 from trend_domains import domains
 from trend_figures import (
@@ -116,11 +116,12 @@ def main(options: TrendOptions) -> Path:
         load_model(model, options.family)  # before anything is computed
     preset = PRESETS[options.preset]
     run = RunFolder(Path("runs") / options.run_name, preset)
+    run_all = partial(run_all_jobs, num_workers=options.workers, backend=options.backend)
     offline = {
         f"offline {model}": partial(run_offline, run, model, options.family)
         for model in options.models
     }
-    _run(offline, options)
+    run_all(offline)
     online: dict[str, Job] = {
         f"{domain.name} {model} {seed}": partial(
             run_online, run, domain.name, model, options.family, seed
@@ -129,18 +130,18 @@ def main(options: TrendOptions) -> Path:
         for domain in domains()
         for model in (*options.models, TRUTH)
     }
-    _run(online, options)
+    run_all(online)
     everything = (*options.models, TRUTH)
     histories: dict[str, Job] = {
         f"histories {model}": partial(run_histories, run, model, options) for model in everything
     }
-    _run(histories, options)
+    run_all(histories)
     in_context: dict[str, Job] = {
         f"in context {model} {seed}": partial(run_in_context, run, model, options, seed)
         for seed in range(preset.in_context_seeds)
         for model in everything
     }
-    _run(in_context, options)
+    run_all(in_context)
     results = collect(run, options)
     summary = summarise(run, results)
     write_json(run.path / "summary.json", summary)
@@ -167,16 +168,6 @@ def pictures(summary: Mapping[str, Any], results: Results) -> dict[str, bytes]:
             shown[model] = (frames, [goals[goal] for goal in index])
         drawn[f"wrong_frames_{domain.name}"] = wrong_frames(shown)
     return {"scaling_trend": two_panels(summary), **drawn}
-
-
-def _run(jobs: Mapping[str, Job], options: TrendOptions) -> None:
-    failed = run_jobs(jobs, num_workers=options.workers, backend=options.backend)
-    if failed:
-        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        raise RuntimeError(
-            f"{len(failed)} of {len(jobs)} jobs failed twice; the others are kept, so run this "
-            f"again once it is put right:\n{reasons}"
-        )
 
 
 def load_model(model: str, family: Path) -> OpenCLIPEncoder:

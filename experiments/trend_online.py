@@ -96,19 +96,7 @@ def train_agent(
     reward_model = encoder and rewards(encoder, domain.train_goals, threshold)
     sentences = [goal.prompts[0] for goal in domain.train_goals]
     tasks = domain.make_tasks(NUM_TASKS, sentences, seed * _SEEDS_APART, reward_model)
-    config = ActorCriticConfig(
-        num_episodes=-(-num_steps // (NUM_TASKS * tasks.episode_length)),
-        num_actors=NUM_TASKS,
-        hidden_size=128,
-        num_layers=2,
-        rollout_length=16,
-        num_epochs=6,
-        num_minibatches=4,
-        learning_rate=1e-3,
-        discount=0.95,
-        gae_lambda=0.9,
-        entropy_coefficient=0.01,
-    )
+    config = learner_config(num_steps, tasks.episode_length)
     learner = ActorCritic(tasks, config, seed * _SEEDS_APART + tasks.task_ids)
     total = config.num_episodes * tasks.episode_length
     ends = np.linspace(0, total, num_points + 1).round().astype(int)[1:] - 1
@@ -127,6 +115,23 @@ def train_agent(
     return found
 
 
+def learner_config(num_steps: int, episode_length: int) -> ActorCriticConfig:
+    """Return how an agent learns for that many steps, of all tasks together."""
+    return ActorCriticConfig(
+        num_episodes=-(-num_steps // (NUM_TASKS * episode_length)),
+        num_actors=NUM_TASKS,
+        hidden_size=128,
+        num_layers=2,
+        rollout_length=16,
+        num_epochs=6,
+        num_minibatches=4,
+        learning_rate=1e-3,
+        discount=0.95,
+        gae_lambda=0.9,
+        entropy_coefficient=0.01,
+    )
+
+
 def evaluate(
     domain: OnlineDomain, learner: ActorCritic, goals: tuple[Goal, ...], num_episodes: int
 ) -> float:
@@ -138,7 +143,7 @@ def evaluate(
         num_episodes, [goal.prompts[0] for goal in goals], _EVALUATION_SEED, ends_when_paid=False
     )
     reached = torch.zeros(num_episodes, dtype=torch.bool)
-    for result in _act(learner, tasks):
+    for result in act(learner, tasks):
         reached |= result.env_reward > 0
     return float(reached.float().mean())
 
@@ -161,7 +166,7 @@ def watch_rewards(
     seen = torch.zeros(3, num_episodes, dtype=torch.bool)
     frames, wrong_goals = [], []
     goal_index = tasks.goal_index
-    for result in _act(learner, tasks):
+    for result in act(learner, tasks):
         paid, reached = result.reward > 0, result.env_reward > 0
         wrong = paid & ~reached
         first = (wrong & ~seen[2]).nonzero()[:, 0]
@@ -177,7 +182,7 @@ def watch_rewards(
     }
 
 
-def _act(learner: ActorCritic, tasks: ScoredTasks) -> Iterator[StepResult]:
+def act(learner: ActorCritic, tasks: ScoredTasks) -> Iterator[StepResult]:
     """Act for one episode, drawing from the policy; all episodes end together."""
     generator = torch.Generator().manual_seed(0)
     obs = tasks.reset()

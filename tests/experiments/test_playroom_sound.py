@@ -1,12 +1,15 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import playroom_sound
 import playroom_sound_encoder
 from playroom_domain import HELD_OUT_NAMES
+from playroom_sound import SoundOptions
 from playroom_sound_calibration import pooled_similarities
 from playroom_sound_domain import (
     GOALS_OF_KIND,
@@ -27,12 +30,14 @@ from playroom_sound_encoder import (
     goal_precision,
     with_memory,
 )
+from playroom_sound_tasks import SOUND_ROOM_STEPS
 from vlmreward import RewardModel, SoftmaxHead
 from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward.backbone.audio import LogMelConfig
 from vlmreward.backbone.model import BackboneConfig
 from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
 
+ENCODER = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"))
 CONFIG = SoundBatchConfig(num_steps=6, captions_per_kind=50, near_misses_per_caption=3)
 
 
@@ -170,12 +175,18 @@ def test_precision_is_of_a_goals_own_sentence() -> None:
     assert np.isnan(found[1:]).all()
 
 
-def test_the_whole_of_it_and_its_resumption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    options = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"))
-    run_dir = playroom_sound_encoder.main(options)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where runs are kept, and an encoder has been trained in little time."""
+    path = tmp_path_factory.mktemp("sound")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        playroom_sound_encoder.main(ENCODER)
+        yield path
+
+
+def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
+    run_dir = folder / "runs" / ENCODER.run_name
     summary = json.loads((run_dir / "summary.json").read_text())
     found = summary["average_precision"]
     assert set(found) == {"steps", "mean_0", "ttm_0"}
@@ -189,11 +200,37 @@ def test_the_whole_of_it_and_its_resumption(
     assert saved.training["average_precision"]["episode"] == found["ttm_0"]
     assert saved.backbone.config.memory == "ttm"
     (run_dir / "summary.json").unlink()
-    playroom_sound_encoder.main(options)
+    playroom_sound_encoder.main(ENCODER)
     assert json.loads((run_dir / "summary.json").read_text())["average_precision"] == found
 
 
-def test_pooled_similarities_are_those_of_each_goal(tmp_path: Path) -> None:
+def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playroom_sound, "GROUPS", {"told": playroom_sound.GROUPS["told"]})
+    backbone = f"runs/{ENCODER.run_name}/ttm_0_backbone.json"
+    options = SoundOptions(backbone, seeds=(0,), preset="debug", workers=0)
+    run_dir = playroom_sound.main(options)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for group, goals in playroom_sound.GROUPS.items():
+        found = summary["groups"][group]
+        assert found["goals"] == list(goals)
+        for payer in playroom_sound.PAYERS:
+            (returns,) = found[payer]["returns"]
+            assert len(returns) == len(goals)
+            assert all(0 <= value <= SOUND_ROOM_STEPS for value in returns)
+        share = found["backbone"]["share"]
+        assert share["low"] <= share["value"] <= share["high"]
+    kept = (run_dir / "told_backbone_0.npz").stat().st_mtime_ns
+    playroom_sound.main(options)
+    assert (run_dir / "told_backbone_0.npz").stat().st_mtime_ns == kept
+
+
+def test_shares_are_of_what_the_truth_teaches() -> None:
+    truth = np.array([[10.0, 4.0], [20.0, 4.0]])
+    assert playroom_sound._share(np.array([[15.0, 2.0]]), truth) == pytest.approx(0.75)
+    assert playroom_sound._share(truth, truth) == 1.0
+
+
+def test_pooled_similarities_are_those_of_each_goal() -> None:
     backbone = ContrastiveSteps(BackboneConfig(), seed=0).backbone
     tokenizer = playroom_sound_encoder.tokenizer_of(backbone.config)
     encoder = MultimodalEncoder(backbone, tokenizer, name="untrained", stream="fusion")

@@ -1,0 +1,284 @@
+"""Agents trained on what is seen, heard and told, by a backbone, by frames alone, by the truth.
+
+    python experiments/playroom_sound_encoder.py
+    python experiments/playroom_sound.py
+
+For each group of goals, agents of several seeds are trained on the reward of the multimodal
+backbone, on that of the CLIP of the silent Playroom, which sees frames only, and on the ground
+truth. All rewards are calibrated alike, on the same labelled episodes. Reported is the true return
+of each goal: steps of an episode at which it is true.
+
+Goes on where it was killed. Ends with ``summary.json`` under ``runs/playroom_sound/``.
+
+Axis letters: ``S`` seeds, ``G`` goals, ``K`` points of a curve, ``E`` episodes, ``T`` their length.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from algdistill.sources import ActorCritic
+from jobs import Job, run_all_jobs
+from playroom_sound_calibration import calibrate
+from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
+from playroom_sound_encoder import encode_streams
+from playroom_sound_tasks import sound_tasks
+from run_folder import Arrays, RunFolder, machine, versions, write_json
+from trend_online import NUM_TASKS, act, learner_config
+from vlmreward import (
+    Goal,
+    ImageTextEncoder,
+    RewardModel,
+    SoftmaxHead,
+    ThresholdHead,
+    load_encoder,
+)
+from vlmreward.backbone import BackboneConfig, MultimodalEncoder, load_backbone
+from vlmreward_envs.playroom_sound import GoalKind
+
+CALIBRATION_SEED, EVALUATION_SEED = 7_000_001, 7_000_002
+_SEEDS_APART, _RESAMPLES = 10_000, 2000
+TRUTH, FRAMES, BACKBONE = "true reward", "frame CLIP", "backbone"
+PAYERS = (BACKBONE, FRAMES, TRUTH)
+Group = Literal["heard", "seen", "told"]
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "heard": (
+        "there are footsteps",
+        "there is a bump",
+        "something is being picked up",
+        "something is being put down",
+    ),
+    "seen": (
+        "the person is holding the red ball",
+        "the person is holding the blue key",
+        "the person is holding the green cup",
+        "the person is holding the yellow star",
+    ),
+    "told": (
+        "the person has held something for ten steps",
+        "something was picked up and put down again",
+    ),
+}
+"""Goals that are in the person's hands."""
+_STREAM: dict[Group, Literal["fusion", "episode"]] = {
+    "heard": "fusion", "seen": "fusion", "told": "episode"
+}  # fmt: skip
+_KIND: dict[Group, GoalKind] = {
+    "heard": GoalKind.HEARD, "seen": GoalKind.SEEN, "told": GoalKind.TOLD
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much of everything.
+
+    Attributes:
+        num_steps: Environment steps of each agent.
+        num_points: Of each learning curve.
+        num_evaluated: Episodes at each of them.
+        num_episodes: Labelled episodes to calibrate on.
+        episode_length: Their steps.
+    """
+
+    num_steps: int
+    num_points: int
+    num_evaluated: int
+    num_episodes: int
+    episode_length: int
+
+
+PRESETS = {"full": Preset(100_000, 10, 256, 48, 200), "debug": Preset(64, 1, 8, 4, 100)}
+
+
+@dataclass(frozen=True)
+class SoundOptions:
+    """Options of the command line.
+
+    Attributes:
+        backbone: A shipped backbone, or the card of one.
+        seeds: Agents trained on each reward.
+        preset: ``debug`` does as little as runs through.
+        workers: Processes at a time; with 0, agents are trained one by one in this one.
+        run_name: Folder under ``runs/``.
+    """
+
+    backbone: str = "runs/playroom_sound_encoder/transformer_0_backbone.json"
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    preset: Literal["full", "debug"] = "full"
+    workers: int = 2
+    run_name: str = "playroom_sound"
+
+
+def main(options: SoundOptions) -> Path:
+    """Run what is not yet done, write ``summary.json``, and return the folder.
+
+    Raises:
+        ValueError: If the backbone is unknown, or the folder belongs to other settings.
+        RuntimeError: If jobs failed twice.
+    """
+    load_backbone(options.backbone, device="cpu")  # before anything is computed
+    run = RunFolder(Path("runs") / options.run_name, PRESETS[options.preset])
+    calibrations: dict[str, Job] = {
+        f"calibration {group} {payer}": partial(run_calibration, run, group, payer, options)
+        for group in GROUPS
+        for payer in PAYERS
+        if payer != TRUTH
+    }
+    run_all_jobs(calibrations, num_workers=options.workers)
+    agents: dict[str, Job] = {
+        f"{group} {payer} {seed}": partial(run_agent, run, group, payer, seed, options)
+        for seed in options.seeds
+        for group in GROUPS
+        for payer in PAYERS
+    }
+    run_all_jobs(agents, num_workers=options.workers)
+    write_json(
+        run.path / "summary.json",
+        {
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": versions(),
+            "machine": machine(),
+            "seconds": run.seconds(),
+            "seeds": list(options.seeds),
+            "groups": {group: summarise(run, group, options.seeds) for group in GROUPS},
+        },
+    )
+    print(run.path / "summary.json")
+    return run.path
+
+
+def load_payer(payer: str, group: Group, backbone: str) -> ImageTextEncoder:
+    """Load what pays, unless it is the ground truth."""
+    if payer == FRAMES:
+        return load_encoder("playroom", device="cpu")
+    return load_backbone(backbone, stream=_STREAM[group], device="cpu")
+
+
+def goals_of(group: Group) -> tuple[Goal, ...]:
+    """Return the goals of a group, with what may hold in their place."""
+    known = {goal.prompts[0]: goal for goal in sound_goals(_KIND[group])}
+    return tuple(known[sentence] for sentence in GROUPS[group])
+
+
+def run_calibration(run: RunFolder, group: Group, payer: str, options: SoundOptions) -> None:
+    """Calibrate a reward on labelled episodes."""
+    torch.set_num_threads(1)
+
+    def compute() -> Arrays:
+        preset: Preset = run.settings
+        mel = BackboneConfig().log_mel
+        rng = np.random.default_rng(CALIBRATION_SEED)
+        episodes = draw_episodes(preset.num_episodes, preset.episode_length, mel, rng)
+        encoder = load_payer(payer, group, options.backbone)
+        if isinstance(encoder, MultimodalEncoder):
+            embedded = encode_streams(encoder.backbone, episodes)[encoder.stream].flatten(0, 1)
+        else:
+            embedded = encoder.encode_obs({"pixels": episodes.frames.flatten(0, 1)})
+        columns = [SENTENCES.index(sentence) for sentence in GROUPS[group]]
+        is_true = episodes.is_true.flatten(0, 1)[:, columns]
+        found = calibrate(encoder, embedded, is_true, goals_of(group), 1 / encoder.logit_scale)
+        return {
+            "temperature": np.array(found.temperature), "threshold": np.array(found.threshold)
+        }  # fmt: skip
+
+    run.stage(f"calibration_{group}_{_file_name(payer)}", compute)
+
+
+def run_agent(run: RunFolder, group: Group, payer: str, seed: int, options: SoundOptions) -> None:
+    """Train an agent, and evaluate it by the ground truth."""
+    torch.set_num_threads(1)
+
+    def compute() -> Arrays:
+        reward_model = None
+        if payer != TRUTH:
+            found = run.finished(f"calibration_{group}_{_file_name(payer)}")
+            head = ThresholdHead(
+                SoftmaxHead(float(found["temperature"])), float(found["threshold"])
+            )
+            encoder = load_payer(payer, group, options.backbone)
+            reward_model = RewardModel(encoder, goals_of(group), head)
+        return train(group, reward_model, run.settings, seed)
+
+    run.stage(f"{group}_{_file_name(payer)}_{seed}", compute)
+
+
+def train(group: Group, reward_model: RewardModel | None, preset: Preset, seed: int) -> Arrays:
+    """Train an agent on a reward, or on the ground truth where there is none.
+
+    Returns:
+        ``steps`` ``[K]`` and ``returns`` ``[K, G]``: the true return of each goal in episodes of
+        evaluation; ``paid`` and ``true`` ``[K]``, what a training step earned and should have.
+    """
+    tasks = sound_tasks(NUM_TASKS, GROUPS[group], seed * _SEEDS_APART, reward_model)
+    config = learner_config(preset.num_steps, tasks.episode_length)
+    learner = ActorCritic(tasks, config, seed * _SEEDS_APART + tasks.task_ids)
+    total = config.num_episodes * tasks.episode_length
+    ends = np.linspace(0, total, preset.num_points + 1).round().astype(int)[1:] - 1
+    earned, curves, returns = [], [], []
+    for step, (_, _, result) in enumerate(learner.steps()):
+        earned.append((float(result.reward.mean()), float(result.env_reward.mean())))
+        if step in ends:
+            curves.append(((step + 1) * NUM_TASKS, *np.mean(earned, axis=0)))
+            returns.append(true_returns(learner, group, preset.num_evaluated))
+            earned.clear()
+    columns = zip(("steps", "paid", "true"), np.array(curves).T, strict=True)
+    return {**dict(columns), "returns": np.array(returns)}
+
+
+def true_returns(learner: ActorCritic, group: Group, num_episodes: int) -> NDArray[np.float64]:
+    """Return the mean true return of each goal, in rooms that nobody has trained in."""
+    tasks = sound_tasks(num_episodes, GROUPS[group], EVALUATION_SEED)
+    total, goals = torch.zeros(num_episodes), tasks.goal_index.clone()
+    for result in act(learner, tasks):
+        total += result.env_reward
+    return np.array([float(total[goals == goal].mean()) for goal in range(len(GROUPS[group]))])
+
+
+def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return the last true returns, and their share of what the ground truth teaches.
+
+    Seeds are resampled for the intervals, those of the ground truth apart.
+    """
+    last = {
+        payer: np.stack([
+            run.finished(f"{group}_{_file_name(payer)}_{seed}")["returns"][-1] for seed in seeds
+        ])
+        for payer in PAYERS
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(seeds), size=(2, _RESAMPLES, len(seeds)))
+    found: dict[str, Any] = {"goals": list(GROUPS[group])}
+    for payer, returns in last.items():
+        found[payer] = {"returns": returns.tolist()}
+        if payer != TRUTH:
+            resampled = [
+                _share(returns[own], last[TRUTH][of_truth])
+                for own, of_truth in zip(*drawn, strict=True)
+            ]
+            low, high = np.percentile(resampled, [2.5, 97.5])
+            value = _share(returns, last[TRUTH])
+            found[payer]["share"] = {"value": value, "low": float(low), "high": float(high)}
+    return found
+
+
+def _share(returns: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Mean over goals of the share of the true agents' return; 1 where they reach nothing."""
+    own, best = returns.mean(axis=0), truth.mean(axis=0)
+    return float(np.divide(own, best, out=np.ones_like(own), where=best > 0).mean())
+
+
+def _file_name(payer: str) -> str:
+    return payer.replace(" ", "_")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(SoundOptions))
