@@ -77,7 +77,6 @@ _KINDS_OF_STREAM = {
 }
 """The kinds of sentences that each stream is contrasted with."""
 _ROWS_AT_A_TIME = 256
-_CALIBRATE_EVERY = 5  # steps: neighbours are much alike
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ class Preset:
         num_train_episodes: Episodes that memories are trained on.
         num_episodes: Episodes to measure on.
         episode_length: Their steps.
+        calibrate_every: Steps between those calibrated on; neighbours are much alike.
     """
 
     num_steps: int
@@ -103,11 +103,12 @@ class Preset:
     num_train_episodes: int
     num_episodes: int
     episode_length: int
+    calibrate_every: int
 
 
 PRESETS = {
-    "full": Preset(5000, SoundBatchConfig(), 600, 8, 100, 384, 64, 200),
-    "debug": Preset(2, SoundBatchConfig(8, 1, 1), 2, 2, 4, 4, 16, 100),
+    "full": Preset(5000, SoundBatchConfig(), 600, 8, 100, 384, 64, 200, 5),
+    "debug": Preset(2, SoundBatchConfig(8, 1, 1), 2, 2, 4, 3, 4, 100, 1),
 }
 
 
@@ -397,7 +398,9 @@ def main(options: SoundEncoderOptions) -> Path:
                 )
             }
             metrics = {"steps": found["steps"], "episode": found[name]}
-            save(model.backbone, progress, trained, run_dir / f"{name}_backbone", metrics)
+            path = run_dir / f"{name}_backbone"
+            every = preset.calibrate_every
+            save(model.backbone, progress, trained, path, metrics, calibrate_every=every)
     write_json(
         run_dir / "summary.json",
         {
@@ -438,10 +441,12 @@ def save(
     trained: Mapping[str, float],
     path: Path,
     metrics: Mapping[str, Mapping[str, float]],
+    *,
+    calibrate_every: int,
 ) -> Path:
     """Calibrate every stream on some episodes, and write the backbone with its card."""
     embedded = encode_streams(backbone, episodes)
-    some = slice(None, None, _CALIBRATE_EVERY)
+    some = slice(None, None, calibrate_every)
     encoder = MultimodalEncoder(backbone, tokenizer_of(backbone.config), name=path.name)
     calibrated = calibrate_streams(
         encoder,
