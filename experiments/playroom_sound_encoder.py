@@ -2,12 +2,12 @@
 
     python experiments/playroom_sound_encoder.py
 
-First its steps: sound, frame and both together, each contrasted with sentences of every kind, true
-and nearly true, so that a stream also learns how little it knows of what it cannot sense. Then, on
-the tokens of whole episodes, its memory; all else stays as it is, so that memories can be compared:
-``--memories`` and ``--memory-seeds`` name several. Goes on where it was killed. Ends with the
-weights of each and average precision by kind of goal, ``summary.json``, under
-``runs/playroom_sound_encoder/``.
+First its steps: sound is contrasted with sentences about what is heard, frames with those about
+what is seen and heard, so that they learn how little they tell of sound, and both together with all
+kinds; sentences are true and nearly true. Then, on the tokens of whole episodes, its memory; all
+else stays as it is, so that memories can be compared: ``--memories`` and ``--memory-seeds`` name
+several. Goes on where it was killed. Ends with the weights of each and average precision by kind of
+goal, ``summary.json``, under ``runs/playroom_sound_encoder/``.
 
 Axis letters: ``B`` steps, ``E`` episodes, ``T`` their length, ``G`` sentences, ``F`` fusion tokens
 of a step, ``D`` width.
