@@ -208,9 +208,9 @@ def parse_goal(sentence: str) -> PlayroomSoundGoal:
 
 
 def alternatives(goal: PlayroomSoundGoal) -> tuple[str, ...]:
-    """Return sentences of which one is true whenever a HEARD or TOLD goal is not, and none else.
+    """Return sentences that are false where a HEARD or TOLD goal is true; elsewhere one is true.
 
-    But where two voices first began in the same step, none of the sentences about their order is.
+    Of an order more than one may be, and none is where both voices first began in the same step.
 
     Raises:
         ValueError: The goal is about something seen.
