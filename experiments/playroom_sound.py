@@ -30,7 +30,7 @@ from algdistill.sources import ActorCritic
 from jobs import Job, run_all_jobs
 from playroom_sound_calibration import calibrate
 from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
-from playroom_sound_encoder import encode_streams
+from playroom_sound_memory import encode_streams
 from playroom_sound_tasks import sound_tasks
 from run_folder import Arrays, RunFolder, machine, versions, write_json
 from trend_online import NUM_TASKS, act, learner_config

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from playroom_sound_domain import GOALS_OF_KIND, sound_goals
 from vlmreward import Goal, ImageTextEncoder, SoftmaxHead, ThresholdHead
+from vlmreward.backbone import MultimodalEncoder
 from vlmreward.evaluation import fit_temperature, threshold_for_false_positive_rate
 from vlmreward.heads import Similarities
 from vlmreward_envs.playroom_sound import GoalKind
@@ -26,6 +27,8 @@ CALIBRATED_ON = {
     "episode": (GoalKind.TOLD,),
 }
 """The goals that each stream can know, and is calibrated on."""
+STREAM_LEFT = {"microphone": "video", "camera": "audio"}
+"""The stream that is left when a sensor is cut."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,50 @@ def calibrate(
     scores = SoftmaxHead(temperature).score(similarities).double().numpy()
     threshold = threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
     return StreamCalibration(temperature, threshold)
+
+
+def present_scores(
+    encoder: MultimodalEncoder,
+    vectors: Float[Tensor, "M D"],
+    stream: str,
+    goals: Sequence[Goal],
+) -> Float[Tensor, " MG"]:
+    """Return probabilities of every goal at every step, goal by goal, at one scale for all streams.
+
+    Args:
+        encoder: Of ``stream="present"``.
+        vectors: What one stream makes of the steps.
+        stream: Which.
+        goals: With what may hold in their place.
+    """
+    shrunk = encoder.shrink(vectors, [stream] * len(vectors))
+    return SoftmaxHead(1 / encoder.logit_scale).score(pooled_similarities(encoder, shrunk, goals))
+
+
+def present_head(
+    encoder: MultimodalEncoder,
+    embedded: Mapping[str, Float[Tensor, "M D"]],
+    is_true: Bool[Tensor, "M G"],
+) -> ThresholdHead:
+    """Choose one threshold for all streams of a step, at the wanted rate of false positives.
+
+    Both sensors together are asked for all that is seen or heard, each alone for its own: their
+    scores are pooled.
+
+    Args:
+        encoder: Of ``stream="present"``.
+        embedded: What each stream makes of some steps.
+        is_true: Which of `SENTENCES` is true of them.
+    """
+    wrong = []
+    for stream in ("fusion", *STREAM_LEFT.values()):
+        for kind in CALIBRATED_ON[stream]:
+            scores = present_scores(encoder, embedded[stream], stream, sound_goals(kind))
+            wrong.append(scores[~is_true[:, GOALS_OF_KIND[kind]].T.flatten()])
+    threshold = threshold_for_false_positive_rate(
+        torch.cat(wrong).double().numpy(), FALSE_POSITIVE_RATE
+    )
+    return ThresholdHead(SoftmaxHead(1 / encoder.logit_scale), threshold)
 
 
 def pooled_similarities(

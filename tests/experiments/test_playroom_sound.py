@@ -1,5 +1,6 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import playroom_sound
 import playroom_sound_encoder
 from playroom_domain import HELD_OUT_NAMES
 from playroom_sound import SoundOptions
-from playroom_sound_calibration import pooled_similarities
+from playroom_sound_accuracy import best_single, difference, goal_precision, interval, table
+from playroom_sound_calibration import pooled_similarities, present_head, present_scores
 from playroom_sound_domain import (
     GOALS_OF_KIND,
     IS_HELD_OUT,
@@ -21,23 +23,19 @@ from playroom_sound_domain import (
     draw_episodes,
     sound_goals,
 )
-from playroom_sound_encoder import (
-    PRESETS,
-    ContrastiveMemory,
-    ContrastiveSteps,
-    EpisodeBatches,
-    SoundEncoderOptions,
-    goal_precision,
-    with_memory,
-)
+from playroom_sound_dropout import measure_dropout
+from playroom_sound_encoder import SoundEncoderOptions
+from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
+from playroom_sound_streams import ContrastiveSteps
 from playroom_sound_tasks import SOUND_ROOM_STEPS
-from vlmreward import RewardModel, SoftmaxHead
+from vlmreward import RewardModel, SoftmaxHead, ThresholdHead
 from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward.backbone.audio import LogMelConfig
+from vlmreward.backbone.files import tokenizer_of
 from vlmreward.backbone.model import BackboneConfig
 from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
 
-ENCODER = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"))
+ENCODER = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"), workers=0)
 CONFIG = SoundBatchConfig(num_steps=6, captions_per_kind=50, near_misses_per_caption=3)
 
 
@@ -128,7 +126,7 @@ def test_labels_are_the_ground_truth_of_the_environment(monkeypatch: pytest.Monk
 
 def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     config = BackboneConfig()
-    tokenizer = playroom_sound_encoder.tokenizer_of(config)
+    tokenizer = tokenizer_of(config)
     steps = ContrastiveSteps(config, seed=0)
     losses = steps(SoundBatches(CONFIG, config.log_mel, tokenizer, seed=0)(0))
     assert set(losses) == {"image_text", "audio_text", "fusion_text"}
@@ -142,10 +140,9 @@ def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     assert torch.equal(backbone.zorro.fusion_tokens, steps.backbone.zorro.fusion_tokens)
     assert not torch.equal(backbone.memory.queries, steps.backbone.memory.queries)
     memory = ContrastiveMemory(backbone, torch.randn(5, config.embed_dim))
-    preset, truth = PRESETS["debug"], torch.rand(6, 9, 5) < 0.5
-    batches = EpisodeBatches(torch.randn(6, 9, 8, 128).half(), truth, preset, seed=0)
-    batch = batches(0)
-    assert batch.described.sum(dim=1).tolist() == [preset.num_described] * preset.memory_batch
+    truth = torch.rand(6, 9, 5) < 0.5
+    batch = EpisodeBatches(torch.randn(6, 9, 8, 128).half(), truth, 2, 4, seed=0)(0)
+    assert batch.described.sum(dim=1).tolist() == [4, 4]
     memory(batch)["episode_text"].backward()
     trained = {name for name, p in backbone.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in trained} == {
@@ -158,7 +155,7 @@ def test_descriptions_stay_with_their_steps() -> None:
     number = torch.arange(6 * 9).view(6, 9)
     tokens = number[:, :, None, None].expand(-1, -1, 8, 4).half()
     truth = (number[..., None] >> torch.arange(6)) % 2 == 1
-    batch = EpisodeBatches(tokens, truth, PRESETS["debug"], seed=3)(5)
+    batch = EpisodeBatches(tokens, truth, 2, 4, seed=3)(5)
     described = batch.tokens[batch.described][:, 0, 0].long()
     assert torch.equal((batch.is_true.long() << torch.arange(6)).sum(dim=1), described)
 
@@ -170,9 +167,105 @@ def test_precision_is_of_a_goals_own_sentence() -> None:
     text = torch.eye(len(SENTENCES))
     embedded = torch.zeros(1, 4, len(SENTENCES))
     embedded[0, :, ringing] = torch.tensor([0.9, 0.2, 0.5, 0.1])
-    found = goal_precision(is_true, embedded, text, GoalKind.HEARD)
-    assert found[0] == pytest.approx((1 + 2 / 3) / 2)
-    assert np.isnan(found[1:]).all()
+    found = goal_precision(is_true, embedded, text)
+    assert found[ringing] == pytest.approx((1 + 2 / 3) / 2)
+    assert np.isnan(np.delete(found, ringing)).all()
+    assert np.isnan(goal_precision(is_true, embedded, text, [GoalKind.SEEN])).all()
+
+
+def made_up_precision(values: dict[GoalKind, float]) -> np.ndarray:
+    """The same for all goals of a kind; NaN for the others."""
+    found = np.full(len(SENTENCES), np.nan)
+    for kind, value in values.items():
+        found[GOALS_OF_KIND[kind]] = value
+    return found
+
+
+def test_what_is_better_than_what_and_how_surely() -> None:
+    told = [made_up_precision({GoalKind.TOLD: value}) for value in (0.8, 0.9)]
+    mean = [made_up_precision({GoalKind.TOLD: value}) for value in (0.5, 0.5, 0.5)]
+    found = difference(told, mean, [GoalKind.TOLD])
+    assert found["value"] == pytest.approx(0.35)
+    assert (found["low"], found["high"]) == (pytest.approx(0.3), pytest.approx(0.4))
+    rows = table({"ttm": told, "mean": mean})
+    assert set(rows["ttm"]) == {"told"}
+    assert rows["ttm"]["told"]["value"] == pytest.approx(0.85)
+    goals = np.array([[0.0, 1.0], [0.0, 1.0]])
+    assert interval(goals)["low"] == 0.0
+    assert interval(goals, goals)["value"] == 0.0
+    assert interval(goals, goals)["high"] == 0.0  # goals are drawn together
+
+
+def test_the_best_single_stream_is_chosen_kind_by_kind() -> None:
+    seen, heard = GoalKind.SEEN, GoalKind.HEARD
+    streams = {
+        "video": made_up_precision({seen: 0.9, heard: 0.2}),
+        "audio": made_up_precision({seen: 0.1, heard: 0.7}),
+    }
+    best = best_single(streams, [seen, heard])
+    assert np.array_equal(best, made_up_precision({seen: 0.9, heard: 0.7}), equal_nan=True)
+
+
+class OneVectorASentence(MultimodalEncoder):
+    """Sentences at right angles to each other and to the last direction."""
+
+    known = tuple(
+        dict.fromkeys(
+            text
+            for kind in (GoalKind.HEARD, GoalKind.SEEN)
+            for goal in sound_goals(kind)
+            for text in (goal.prompts[0], *goal.negative_prompts)
+        )
+    )
+
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+        rows = torch.tensor([self.known.index(text) for text in texts])
+        return torch.nn.functional.one_hot(rows, self.embed_dim).float()
+
+
+def test_a_cut_sensor_changes_no_reward_once_scales_are_calibrated() -> None:
+    """Sound alone has half the cosines of both together, and knows as much."""
+    backbone = ContrastiveSteps(BackboneConfig(), seed=0).backbone
+    make = partial(OneVectorASentence, backbone, Words(), name="made up", stream="present")
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.zeros(100, len(SENTENCES), dtype=torch.bool)
+    heard, seen = GOALS_OF_KIND[GoalKind.HEARD], GOALS_OF_KIND[GoalKind.SEEN]
+    truth[:, heard] = torch.rand(100, len(heard), generator=rng) < 0.3
+    truth[torch.arange(100), seen[torch.randint(len(seen), (100,), generator=rng)]] = True
+    temperatures = {"fusion": 0.08, "video": 0.08, "audio": 0.04}
+    encoder = make(temperatures=temperatures)
+    texts = encoder.encode_text(
+        [SENTENCES[goal] for goal in (*seen, *heard)]
+        + [goal.negative_prompts[0] for goal in sound_goals(GoalKind.HEARD)]
+    )[:, :128]
+    said = torch.cat([truth[:, seen], truth[:, heard], ~truth[:, heard]], dim=1).float()
+    said += 0.2 * torch.randn(said.shape, generator=rng)
+    fusion = torch.nn.functional.normalize(said @ texts, dim=1)
+    embedded = {"fusion": fusion, "video": fusion, "audio": 0.5 * fusion}
+
+    goals = sound_goals(GoalKind.HEARD)
+    both = present_scores(encoder, fusion, "fusion", goals)
+    assert torch.allclose(present_scores(encoder, 0.5 * fusion, "audio", goals), both, atol=1e-5)
+    head = present_head(encoder, embedded, truth)
+    false = ~truth[:, seen].T.flatten()
+    is_paid = head.reward(present_scores(encoder, fusion, "video", sound_goals(GoalKind.SEEN))) > 0
+    assert is_paid[false].float().mean() < 0.02
+
+    sure = ThresholdHead(SoftmaxHead(0.08), 0.95)
+    encoder = make(
+        temperatures=temperatures, calibrated_head=ThresholdHead(SoftmaxHead(0.04), 0.95)
+    )
+    cut = measure_dropout(encoder, embedded, truth, sure)
+    assert cut["camera"]["calibrated"]["changed"] == 0.0
+    assert cut["camera"]["not_calibrated"]["recall"] > 0.7
+    assert cut["camera"]["not_calibrated"]["recall_cut"] < 0.1
+    assert cut["microphone"]["not_calibrated"]["changed"] == 0.0
+    labels = truth[:, heard].T.flatten()
+    assert cut["camera"]["calibrated"]["recall"] == pytest.approx(
+        float((both > 0.95)[labels].float().mean())
+    )
+    with pytest.raises(ValueError, match="no head"):
+        measure_dropout(make(temperatures=temperatures), embedded, truth, sure)
 
 
 @pytest.fixture(scope="module")
@@ -189,19 +282,29 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
     run_dir = folder / "runs" / ENCODER.run_name
     summary = json.loads((run_dir / "summary.json").read_text())
     found = summary["average_precision"]
-    assert set(found) == {"steps", "mean_0", "ttm_0"}
-    for values in found.values():
-        assert all(0 < value <= 1 for value in values.values())
-    assert {"ap_heard_audio", "ap_heard_video", "ap_told_fusion"} <= set(found["steps"])
-    assert "ap_told_episode" in found["ttm_0"]
-    for name in found:
+    assert set(found) == {"audio", "video", "fusion", "frame CLIP", "chance", "mean", "ttm"}
+    for rows in found.values():
+        for kind in ("heard", "told", "seen", "seen_held_out"):
+            assert 0 < rows[kind]["low"] <= rows[kind]["value"] <= rows[kind]["high"] <= 1
+    assert set(summary["heard"]["a bell is ringing"]) == set(found)
+    assert set(summary["differences"]) == {
+        "video_minus_frame_clip_seen", "fusion_minus_best_single", "ttm_minus_mean_told"
+    }  # fmt: skip
+    assert 0 <= summary["dropout"]["microphone calibrated changed"] <= 1
+    for name in ("steps", "mean_0", "ttm_0"):
         assert (run_dir / name / "model.safetensors").exists()
     saved = load_backbone(str(run_dir / "ttm_0_backbone.json"), stream="present", device="cpu")
-    assert saved.training["average_precision"]["episode"] == found["ttm_0"]
+    assert saved.calibrated_head is not None
+    assert saved.training["average_precision"]["ap_told_episode"] == pytest.approx(
+        found["ttm"]["told"]["value"]
+    )
     assert saved.backbone.config.memory == "ttm"
-    (run_dir / "summary.json").unlink()
+    for lost in ("summary.json", "memory_ttm_0.npz", "precision.npz"):
+        (run_dir / lost).unlink()
     playroom_sound_encoder.main(ENCODER)
-    assert json.loads((run_dir / "summary.json").read_text())["average_precision"] == found
+    again = json.loads((run_dir / "summary.json").read_text())
+    for name in ("average_precision", "differences", "dropout"):
+        assert again[name] == summary[name]
 
 
 def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +335,7 @@ def test_shares_are_of_what_the_truth_teaches() -> None:
 
 def test_pooled_similarities_are_those_of_each_goal() -> None:
     backbone = ContrastiveSteps(BackboneConfig(), seed=0).backbone
-    tokenizer = playroom_sound_encoder.tokenizer_of(backbone.config)
+    tokenizer = tokenizer_of(backbone.config)
     encoder = MultimodalEncoder(backbone, tokenizer, name="untrained", stream="fusion")
     goals = (*sound_goals(GoalKind.HEARD)[:2], *sound_goals(GoalKind.TOLD)[:1])
     vectors = torch.nn.functional.normalize(torch.randn(4, 128), dim=1)

@@ -1,0 +1,116 @@
+"""The streams of a step of a backbone: how they are trained, and what they make of episodes.
+
+Sound is contrasted with sentences about what is heard, frames with those about what is seen and
+heard, so that they learn how little they tell of sound, and both together with all kinds.
+
+Axis letters: ``E`` episodes, ``T`` their length, ``G`` sentences, ``D`` width.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from playroom_sound_accuracy import goal_precision, mean_by_kind
+from playroom_sound_domain import SENTENCES, LabelledEpisodes, SoundBatch
+from vlmreward.backbone.model import (
+    PURE_AND_FUSED,
+    BackboneConfig,
+    MultimodalBackbone,
+    StepEmbeddings,
+)
+from vlmreward.backbone.objectives import (
+    ContrastiveObjectives,
+    ObjectivesConfig,
+    PairConfig,
+    StreamEmbeddings,
+    StreamTexts,
+)
+from vlmreward.encoders.open_clip import Tokenizer
+from vlmreward_envs.playroom_sound import GoalKind
+
+_OFF = PairConfig(weight=0.0)
+# Sound and sight have nothing to do with each other here but what the person does.
+_OF_STEPS = ObjectivesConfig(audio_video=_OFF, episode_text=_OFF)
+KINDS_OF_STREAM = {
+    "video": (GoalKind.SEEN, GoalKind.HEARD),
+    "audio": (GoalKind.HEARD,),
+    "fusion": tuple(GoalKind),
+}
+"""The kinds of sentences that each stream is contrasted with."""
+_ROWS_AT_A_TIME = 256
+
+
+class ContrastiveSteps(nn.Module):
+    """A backbone whose streams are contrasted with sentences about single steps.
+
+    Args:
+        config: Shape of the backbone.
+        seed: Of its weights.
+    """
+
+    def __init__(self, config: BackboneConfig, seed: int) -> None:
+        super().__init__()
+        self.backbone = MultimodalBackbone(config, torch.Generator().manual_seed(seed))
+        self.objectives = ContrastiveObjectives(_OF_STEPS)
+        for part in parts_of_memory(self.backbone):
+            part.requires_grad_(False)
+
+    def forward(self, batch: SoundBatch) -> Mapping[str, Tensor]:
+        """Return the losses of a batch, by the pair of streams."""
+        step = encode(self.backbone, batch.frames, batch.log_mel)
+        text = self.backbone.encode_text(batch.tokens)
+        own = {
+            name: torch.isin(batch.kind, torch.tensor(kinds, device=batch.kind.device))
+            for name, kinds in KINDS_OF_STREAM.items()
+        }
+        return self.objectives(
+            {name: StreamEmbeddings(getattr(step, name)) for name in PURE_AND_FUSED},
+            {name: StreamTexts(text[of], batch.is_true[:, of]) for name, of in own.items()},
+        )
+
+
+def parts_of_memory(backbone: MultimodalBackbone) -> tuple[nn.Module, ...]:
+    """Return what a step does not need."""
+    return backbone.memory, backbone.memory_pool, backbone.memory_projection
+
+
+def encode(backbone: MultimodalBackbone, frames: Tensor, mels: Tensor) -> StepEmbeddings:
+    """Embed single steps that have both frame and sound."""
+    return backbone.encode_step(backbone.video_tokens(frames), backbone.audio_tokens(mels))
+
+
+@torch.no_grad()
+def encode_episodes(backbone: MultimodalBackbone, episodes: LabelledEpisodes) -> dict[str, Tensor]:
+    """Embed every step of episodes in every stream ``[E, T, D]``; ``tokens`` in half precision."""
+    device = next(backbone.parameters()).device
+    frames, mels = episodes.frames.flatten(0, 1), episodes.log_mel.flatten(0, 1)
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*PURE_AND_FUSED, "tokens")}
+    for some in torch.arange(len(frames)).split(_ROWS_AT_A_TIME):
+        step = encode(backbone, frames[some].to(device), mels[some].to(device))
+        for name in PURE_AND_FUSED:
+            parts[name].append(getattr(step, name).cpu())
+        parts["tokens"].append(step.tokens.half().cpu())
+    shape = episodes.is_true.shape[:2]
+    return {name: torch.cat(of).unflatten(0, shape) for name, of in parts.items()}
+
+
+@torch.no_grad()
+def embed_sentences(backbone: MultimodalBackbone, tokenizer: Tokenizer) -> Float[Tensor, "G D"]:
+    """Embed every sentence."""
+    device = next(backbone.parameters()).device
+    return backbone.encode_text(tokenizer(list(SENTENCES)).to(device)).cpu()
+
+
+def measure_steps(
+    model: ContrastiveSteps, episodes: LabelledEpisodes, tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Return the mean average precision of each kind of goal, by each stream of a step."""
+    embedded = encode_episodes(model.backbone, episodes)
+    text = embed_sentences(model.backbone, tokenizer)
+    found: dict[str, float] = {}
+    for stream, kinds in KINDS_OF_STREAM.items():
+        precision = goal_precision(episodes.is_true, embedded[stream], text, kinds)
+        found |= mean_by_kind(precision, stream)
+    return found
