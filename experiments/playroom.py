@@ -33,6 +33,7 @@ from hidden_goal_learning import (
     best_model,
     distil,
     draw_task_set,
+    tasks_in,
     train_sources,
 )
 from hidden_goals import (
@@ -91,9 +92,9 @@ def main(
         )
         for name in TASK_SETS
     }
-    sources = run.stage("sources", partial(train_sources, rooms, settings, run.path))
+    sources = run.stage("sources", partial(train_sources, tasks_in(rooms), settings, run.path))
     for seed in range(settings.distil_seeds):
-        run.stage(f"distil_{seed}", partial(distil, rooms, seed, settings, run.path))
+        run.stage(f"distil_{seed}", partial(distil, tasks_in(rooms), seed, settings, run.path))
     in_context = run.stage("in_context", partial(learn_in_context, rooms, settings, run.path))
 
     results = Results(paid_above(reward_model), speed, encoder, agents, sources, in_context)

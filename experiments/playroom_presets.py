@@ -29,11 +29,12 @@ PRESETS = {
         agent_steps=2048,
         agent_seeds=1,
         num_train_tasks=40,
-        num_test_tasks=48,
+        num_test_tasks=16,
         source=TabularQLearningConfig(num_episodes=12, exploration_episodes=6),
         num_updates=4,
         distil_seeds=1,
         num_episodes=10,
+        num_validation_tasks=8,
     ),
     "demo": Preset(
         frames_per_goal=64,
@@ -45,6 +46,7 @@ PRESETS = {
         num_updates=1900,
         distil_seeds=1,
         num_episodes=30,
+        num_validation_tasks=64,
     ),
     "full": Preset(
         frames_per_goal=256,
@@ -56,5 +58,6 @@ PRESETS = {
         num_updates=3000,
         distil_seeds=3,
         num_episodes=50,
+        num_validation_tasks=64,
     ),
 }

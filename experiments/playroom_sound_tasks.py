@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from trend_tasks import ROOMS, ScoredTasks, observe_objects
+from trend_tasks import ROOMS, Observe, ScoredTasks, observe_objects
 from vlmreward import RewardModel
 from vlmreward.reward_stream import RewardStream
 from vlmreward_envs.goal_tasks import GoalStep
@@ -32,10 +32,16 @@ class SoundTasks(ScoredTasks):
         reward_model: Pays, by an encoder of frames alone or of episodes of frames and sound, its
             goals being those of the rooms, in their order; the ground truth pays where there is
             none.
+        observe: What the agent observes of the rooms; everything and its goal by default.
     """
 
-    def __init__(self, rooms: PlayroomSoundRooms, reward_model: RewardModel | None = None) -> None:
-        super().__init__(rooms, observe_sound_room, len(Action), ends_when_paid=False)
+    def __init__(
+        self,
+        rooms: PlayroomSoundRooms,
+        reward_model: RewardModel | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        super().__init__(rooms, observe or observe_sound_room, len(Action), ends_when_paid=False)
         self._rooms = rooms
         self._stream = None
         if reward_model is not None:

@@ -76,9 +76,9 @@ class Preset:
 _SOURCE = TabularQLearningConfig()
 _FEW = TabularQLearningConfig(num_episodes=12, exploration_episodes=6)
 PRESETS = {
-    "full": Preset(1024, 50_000, 10, 256, HiddenGoalPreset(1500, 96, _SOURCE, 1600, 30), 3),
-    "quick": Preset(256, 40_000, 4, 256, HiddenGoalPreset(300, 32, _SOURCE, 300, 20), 1),
-    "debug": Preset(16, 64, 2, 8, HiddenGoalPreset(8, 8, _FEW, 4, 6), 1),
+    "full": Preset(1024, 50_000, 10, 256, HiddenGoalPreset(1500, 96, _SOURCE, 1600, 30, 64), 3),
+    "quick": Preset(256, 20_000, 4, 256, HiddenGoalPreset(300, 32, _SOURCE, 300, 20, 64), 1),
+    "debug": Preset(16, 64, 2, 8, HiddenGoalPreset(8, 8, _FEW, 4, 6, 8), 1),
 }
 
 

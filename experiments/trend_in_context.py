@@ -20,6 +20,7 @@ from hidden_goal_learning import (
     best_model,
     distil,
     draw_task_set,
+    tasks_in,
     train_sources,
 )
 from hidden_goals import EPISODE_LENGTH, HiddenGoalRooms, HiddenGoalTasks
@@ -54,7 +55,7 @@ def collect_histories(
     }
     if truth:
         rooms = {name: replace(of, rewards=of.env_rewards) for name, of in rooms.items()}
-    run.stage("sources", partial(train_sources, rooms, settings, run.path))
+    run.stage("sources", partial(train_sources, tasks_in(rooms), settings, run.path))
     return rooms
 
 
@@ -65,7 +66,7 @@ def learn_in_context(run: RunFolder, rooms: Rooms, settings: HiddenGoalPreset, s
         ``env_returns`` and ``vlm_returns`` of every task and episode ``[N, K]``, and the
         ``optimum`` of every task ``[N]``.
     """
-    run.stage(f"distil_{seed}", partial(distil, rooms, seed, settings, run.path))
+    run.stage(f"distil_{seed}", partial(distil, tasks_in(rooms), seed, settings, run.path))
     agent = InContextAgent(load_model(best_model(run.path, seed)), drop_length=EPISODE_LENGTH)
     result = evaluate_in_context(
         agent,

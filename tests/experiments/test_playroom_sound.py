@@ -9,8 +9,9 @@ import torch
 
 import playroom_sound
 import playroom_sound_encoder
+import playroom_sound_in_context
 from playroom_domain import HELD_OUT_NAMES
-from playroom_sound import SoundOptions
+from playroom_sound import GROUPS, SoundOptions
 from playroom_sound_accuracy import best_single, difference, goal_precision, interval, table
 from playroom_sound_calibration import pooled_similarities, present_head, present_scores
 from playroom_sound_domain import (
@@ -25,6 +26,7 @@ from playroom_sound_domain import (
 )
 from playroom_sound_dropout import measure_dropout
 from playroom_sound_encoder import SoundEncoderOptions
+from playroom_sound_in_context import SoundInContextOptions, sound_task_sets
 from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
 from playroom_sound_streams import ContrastiveSteps
 from playroom_sound_tasks import SOUND_ROOM_STEPS
@@ -33,6 +35,7 @@ from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward.backbone.audio import LogMelConfig
 from vlmreward.backbone.files import tokenizer_of
 from vlmreward.backbone.model import BackboneConfig
+from vlmreward_envs.playroom import Action
 from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
 
 ENCODER = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"), workers=0)
@@ -357,3 +360,37 @@ def test_goals_have_what_holds_in_their_place() -> None:
     ]
     with pytest.raises(ValueError, match="seen, heard or told"):
         sound_goals(GoalKind.SEEN_AND_HEARD)
+
+
+def test_the_wanted_sound_stays_and_episodes_of_it_are_learned_in_context(folder: Path) -> None:
+    settings = playroom_sound_in_context.PRESETS["debug"]
+    tasks = sound_task_sets(settings, None)("train", first_task_id=7)
+    assert tasks.task_ids.tolist() == [7, 8, 9, 10]
+    obs = tasks.reset()
+    bump = GROUPS["heard"].index("there is a bump")
+    room = int((tasks.goal_index == bump).nonzero())
+    num_paid = []
+    for _ in range(3 * tasks.episode_length):
+        assert tasks.goal_index.tolist() == [0, 1, 2, 3]
+        assert obs.shape == (4, 3)
+        result = tasks.step(torch.full((4,), int(Action.LEFT)))
+        obs = result.obs
+        num_paid.append(float(result.reward[room]))
+    first, *others = (sum(of) for of in np.split(np.array(num_paid), 3))
+    assert first > 10  # walks to the wall, or into something, and on
+    assert others == [first, first]  # the room is the same
+
+    backbone = f"runs/{ENCODER.run_name}/ttm_0_backbone.json"
+    options = SoundInContextOptions(backbone, seeds=(0,), preset="debug")
+    run_dir = playroom_sound_in_context.main(options)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for name in ("backbone", "true reward", "random"):
+        found = summary["true_return"][name]
+        assert len(found["curve"]) == settings.num_episodes
+        assert set(found["last_episodes_of_goals"]) == set(GROUPS["heard"])
+        last = found["last_episodes"]
+        assert 0 <= last["low"] <= last["value"] <= last["high"] <= tasks.episode_length
+    assert (run_dir / "in_context.png").stat().st_size > 5_000
+    kept = (run_dir / "backbone" / "sources.npz").stat().st_mtime_ns
+    playroom_sound_in_context.main(options)
+    assert (run_dir / "backbone" / "sources.npz").stat().st_mtime_ns == kept

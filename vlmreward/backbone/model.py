@@ -13,7 +13,7 @@ width of an embedding, ``L`` tokens of a text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -74,6 +74,7 @@ class BackboneConfig:
         zorro: The transformer of a step.
         memory: What goes over the steps: ``"mean"`` is the baseline.
         num_memory_outputs: Tokens in which an episode is summed up; the mean is always one.
+        num_memory_layers: Transformer blocks of a memory; a mean has none.
         time_stamps: Whether the memory is told the number of each step.
         text: The text tower.
 
@@ -90,17 +91,16 @@ class BackboneConfig:
     zorro: ZorroConfig = field(default_factory=lambda: ZorroConfig(num_layers=2))
     memory: MemoryKind = "transformer"
     num_memory_outputs: int = 8
+    num_memory_layers: int = 2
     time_stamps: bool = False
     text: TextConfig = field(default_factory=TextConfig)
 
     def __post_init__(self) -> None:
         if self.memory not in get_args(MemoryKind):
             raise ValueError(f"got memory={self.memory!r}, expected one of {get_args(MemoryKind)}")
-        if self.embed_dim < 1 or self.num_memory_outputs < 1:
-            raise ValueError(
-                f"got embed_dim={self.embed_dim} and num_memory_outputs={self.num_memory_outputs}, "
-                "expected at least 1"
-            )
+        for name in ("embed_dim", "num_memory_outputs", "num_memory_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected at least 1")
         if self.memory == "mean" and self.time_stamps:
             raise ValueError(
                 "got memory='mean' with time_stamps=True, expected False: a mean has no order"
@@ -272,12 +272,17 @@ def _memory(config: BackboneConfig, generator: torch.Generator) -> EpisodeMemory
         return MeanMemory(width)
     if config.memory == "transformer":
         combiner = CombinerConfig(
-            embed_dim=width, num_outputs=config.num_memory_outputs, num_heads=heads
+            embed_dim=width,
+            num_outputs=config.num_memory_outputs,
+            num_layers=config.num_memory_layers,
+            num_heads=heads,
         )
         return TransformerCombiner(combiner, generator, time_stamps=config.time_stamps)
-    machine = replace(
-        TTMConfig(embed_dim=width, num_heads=heads),
+    machine = TTMConfig(
+        embed_dim=width,
         num_process_tokens=config.num_memory_outputs,
+        num_layers=config.num_memory_layers,
+        num_heads=heads,
     )
     return TTMCombiner(machine, generator, time_stamps=config.time_stamps)
 

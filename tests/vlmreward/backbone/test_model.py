@@ -374,6 +374,7 @@ UNUSUAL = BackboneConfig(
     zorro=ZorroConfig(32, 3, 2, 5, mlp_ratio=2, form="swin", window=4),
     memory="ttm",
     num_memory_outputs=3,
+    num_memory_layers=1,
     time_stamps=True,
     text=TextConfig(width=8, heads=2, layers=1, context_length=9, vocab_size=60),
 )
@@ -420,6 +421,7 @@ def test_a_configuration_that_was_read_builds_the_same_model():
     [
         ({"embed_dim": 0}, "embed_dim=0"),
         ({"num_memory_outputs": 0}, "num_memory_outputs=0"),
+        ({"num_memory_layers": 0}, "num_memory_layers=0"),
         ({"video": ConvTokensConfig(num_frames=2)}, "got 2 frames a step, expected 1"),
         ({"zorro": ZorroConfig(64)}, "video tokens of width 128 and a Zorro of width 64"),
         ({"step_samples": 1601}, "step_samples=1601, expected a multiple of the hop, 160"),
