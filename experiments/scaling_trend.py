@@ -46,7 +46,7 @@ from trend_online import online_domain, train_agent
 from trend_summary import Results, summarise
 from trend_tensorboard import write_events
 from vlmreward import RewardModel, load_encoder
-from vlmreward.encoders import OpenCLIPEncoder
+from vlmreward.encoders import OpenCLIPEncoder, shipped_encoders
 
 TRUTH = "true reward"
 """What stands for a model where the ground truth pays."""
@@ -92,7 +92,8 @@ class TrendOptions:
         preset: ``quick`` does less of everything, ``debug`` as little as runs through.
         workers: Processes at a time, on this machine; with 0, jobs run one by one in this one.
         backend: Run jobs in processes of this machine, or on a Ray cluster.
-        family: Folder of the family's model cards.
+        family: Folder of the family's model cards; of sizes that it does not have, those that ship
+            are taken.
         run_name: Folder under ``runs/``.
     """
 
@@ -173,18 +174,23 @@ def pictures(summary: Mapping[str, Any], results: Results) -> dict[str, bytes]:
 def load_model(model: str, family: Path) -> OpenCLIPEncoder:
     """Load a model by what ``--models`` calls it.
 
+    A size is read from its card in the family's folder; where there is none, the one that ships is
+    taken.
+
     Raises:
         ValueError: If it is unknown; the nearest names are given.
         CheckpointError: If its weights cannot be read or are another model's.
     """
     if model in SIZES:
-        card = family / f"{model}.json"
-        if not card.exists():
-            raise ValueError(
-                f"got model {model!r}, whose card {card} is not there: train it with "
-                f"`python experiments/encoder_family.py --sizes {model}`"
-            )
-        return load_encoder(str(card))
+        card, shipped = family / f"{model}.json", f"playroom_launcher_{model}"
+        if card.exists():
+            return load_encoder(str(card))
+        if shipped in shipped_encoders():
+            return load_encoder(shipped)
+        raise ValueError(
+            f"got model {model!r}, which does not ship, and whose card {card} is not there: train "
+            f"it with `python experiments/encoder_family.py --sizes {model}`"
+        )
     name, _, weights = model.partition(":")
     if not weights:
         return load_encoder(name)

@@ -13,6 +13,8 @@ SHADES = ("#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08306b")
 _DASHES: tuple[Any, ...] = (":", (0, (3, 1, 1, 1)), "--", "-.", "-")
 TITLES = {"playroom": "Playroom", "launcher": "Launcher"}
 DOMAIN_COLOURS = {"playroom": BLUE, "launcher": VERMILION}
+_APART = 0.05
+"""Points nearer to each other have no names: they would lie on one another."""
 
 
 def line_of(index: int, count: int) -> dict[str, Any]:
@@ -97,24 +99,36 @@ def accuracy_by_size(summary: Mapping[str, Any]) -> bytes:
 
 
 def accuracy_and_ability(summary: Mapping[str, Any]) -> bytes:
-    """Draw what agents can do over how accurate their reward was offline, one point a size."""
+    """Draw what agents can do over how accurate their reward was offline, one point a size.
+
+    Filled: at the end of training. Open: mean over training, which tells who learned sooner.
+    """
+    kinds = (
+        ("test_success", "at the end", {"fmt": "o"}),
+        ("success_over_training", "mean over training", {"fmt": "o", "markerfacecolor": "white"}),
+    )
     with drawing((4.6 * len(summary["domains"]), 3.6)) as figure:
         panels = figure.subplots(1, len(summary["domains"]), squeeze=False)[0]
         for axes, (name, domain) in zip(panels, summary["domains"].items(), strict=True):
             ap = [model["offline"]["ap"]["held_out"] for model in domain["models"].values()]
-            success = [model["online"]["test_success"] for model in domain["models"].values()]
-            x, y = ([one["value"] for one in found] for found in (ap, success))
-            axes.errorbar(
-                x, y, _bars(success), _bars(ap), color=DOMAIN_COLOURS[name], fmt="o", capsize=3
-            )
-            for model, *point in zip(domain["models"], x, y, strict=True):
-                axes.annotate(model, point, xytext=(5, -11), textcoords="offset points")
+            x = [one["value"] for one in ap]
+            for kind, label, look in kinds:
+                found = [model["online"][kind] for model in domain["models"].values()]
+                y = [one["value"] for one in found]
+                axes.errorbar(
+                    x, y, _bars(found), _bars(ap), color=DOMAIN_COLOURS[name], label=label,
+                    capsize=3, **look,
+                )  # fmt: skip
+            if max(x) - min(x) > _APART:
+                for model, *point in zip(domain["models"], x, y, strict=True):
+                    axes.annotate(model, point, xytext=(5, -11), textcoords="offset points")
             level = domain["true reward"]["test_success"]["value"]
             axes.axhline(level, color=BLACK, linestyle=(0, (2, 2)), linewidth=0.9)
-            rank = summary["spearman"]["ap_return"][name]
-            axes.set_title(f"{TITLES[name]}: ρ = {rank['value']:.2f}")
+            rank = summary["spearman"]["ap_return"][name]["value"]
+            axes.set_title(f"{TITLES[name]}: ρ = {'–' if rank is None else f'{rank:.2f}'}")
             axes.set(xlabel="average precision, offline", ylabel="success", xlim=(0, 1.02))
             axes.set_ylim(0, 1.02)
+            axes.legend(loc="lower right" if max(x) - min(x) > _APART else "lower left")
         figure.tight_layout()
         return png(figure)
 

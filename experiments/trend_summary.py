@@ -22,6 +22,8 @@ FORMAT = 1
 _RESAMPLES = 2000
 _CURVE_POINTS = 60
 _LAST_EPISODES = 5
+_DECIMALS = 3
+"""Means that agree to so many are a tie."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,16 @@ class Results:
 
     def test_success(self, domain: str) -> NDArray[np.float64]:
         """Return the last success on held-out goals of every model and seed."""
+        return self._of_curves(domain, lambda curve: curve[-1])
+
+    def success_over_training(self, domain: str) -> NDArray[np.float64]:
+        """Return the mean of each learning curve on held-out goals, of every model and seed."""
+        return self._of_curves(domain, np.mean)
+
+    def _of_curves(self, domain: str, statistic: Callable[[Any], Any]) -> NDArray[np.float64]:
         return np.array(
             [
-                [found["test_success"][-1] for found in self.online[domain, model]]
+                [statistic(found["test_success"]) for found in self.online[domain, model]]
                 for model in self.models
             ]
         )
@@ -110,7 +119,7 @@ def _in_context(runs: Sequence[Arrays]) -> dict[str, Any]:
         for name in ("env_returns", "vlm_returns")
     }  # [S, N, K]
     truth = shares["env_returns"]
-    last = truth[..., -_LAST_EPISODES:].mean(axis=2)
+    last = np.stack([_last_share(found) for found in runs])
     rng = np.random.default_rng(0)
     resampled = [
         last[np.ix_(rng.integers(len(last), size=len(last)), rows)].mean()
@@ -216,6 +225,7 @@ def _online(runs: Sequence[Arrays]) -> dict[str, Any]:
             for name, values in curves.items()
         },
         "test_success": mean(curves["test_success"][:, -1]),
+        "success_over_training": mean(curves["test_success"].mean(axis=1)),
         "train_success": mean(curves["train_success"][:, -1]),
         "test_success_of_seeds": curves["test_success"][:, -1].round(4).tolist(),
     }
@@ -234,46 +244,73 @@ def _bounds(values: NDArray[np.float64]) -> dict[str, list[float]]:
 def _spearman(results: Results, parameters: Sequence[int]) -> dict[str, Any]:
     """Rank correlations over models: size with accuracy, accuracy with what agents can do.
 
-    Each domain on its own, and ``mean``: with means over both. Goals and seeds are resampled.
+    Each domain on its own, and ``mean``: with means over both. What agents can do is their success
+    at the end (``ap_return``) and its mean over training; in context, that of the last episodes,
+    and the accuracy is that of the Playroom. Goals and seeds are resampled.
     """
     ap = {domain: results.of_goals(domain, "ap", held_out=True) for domain in results.domains}
-    success = {domain: results.test_success(domain) for domain in results.domains}
+    sizes = np.array(parameters, float)[:, None]
+    others = {
+        "size_ap": dict.fromkeys(results.domains, sizes),
+        "ap_return": {domain: results.test_success(domain) for domain in results.domains},
+        "ap_return_over_training": {
+            domain: results.success_over_training(domain) for domain in results.domains
+        },
+    }
     groups = {**{domain: [domain] for domain in results.domains}, "mean": results.domains}
-    found: dict[str, Any] = {"size_ap": {}, "ap_return": {}}
-    for group, members in groups.items():
-        found["size_ap"][group] = _ranked(members, ap, None, parameters)
-        found["ap_return"][group] = _ranked(members, ap, success, parameters)
+    found: dict[str, Any] = {
+        name: {
+            group: _ranked([ap[of] for of in members], [other[of] for of in members])
+            for group, members in groups.items()
+        }
+        for name, other in others.items()
+    }
+    in_context = np.array(
+        [[_last_share(of).mean() for of in results.in_context[model]] for model in results.models]
+    )
+    found["ap_in_context"] = {"playroom": _ranked([ap["playroom"]], [in_context])}
     return found
 
 
-def _ranked(
-    members: Sequence[str],
-    ap: Mapping[str, NDArray[np.float64]],
-    success: Mapping[str, NDArray[np.float64]] | None,
-    parameters: Sequence[int],
-) -> dict[str, float]:
-    """Correlate mean average precision with success, or with size where there is none."""
+def _last_share(found: Arrays) -> NDArray[np.float64]:
+    """Return the true return of the last episodes over the optimum, for each task."""
+    shares = found["env_returns"] / found["optimum"][:, None]
+    last: NDArray[np.float64] = shares[:, -_LAST_EPISODES:].mean(axis=1)
+    return last
 
-    def correlation(rng: np.random.Generator | None) -> float:
+
+def _ranked(
+    accuracies: Sequence[NDArray[np.float64]], others: Sequence[NDArray[np.float64]]
+) -> dict[str, float | None]:
+    """Correlate two means over domains; None where all models are alike in one of them.
+
+    Args:
+        accuracies: Of each domain, by model and goal.
+        others: Of each domain, by model and seed.
+    """
+
+    def ranked(rng: np.random.Generator | None) -> float | None:
         def drawn(values: NDArray[np.float64]) -> NDArray[np.float64]:
             count = values.shape[1]
             rows = np.arange(count) if rng is None else rng.integers(count, size=count)
             mean_of: NDArray[np.float64] = values[:, rows].mean(axis=1)
             return mean_of
 
-        accuracy = np.mean([drawn(ap[domain]) for domain in members], axis=0)
-        if success is None:
-            other = np.array(parameters, float)
-        else:
-            other = np.mean([drawn(success[domain]) for domain in members], axis=0)
-        if len(set(accuracy)) < 2 or len(set(other)) < 2:
-            return 0.0
-        return spearman_correlation(accuracy, other)
+        pair = [
+            np.mean([drawn(values) for values in of_domains], axis=0).round(_DECIMALS)
+            for of_domains in (accuracies, others)
+        ]
+        if any(np.ptp(side) == 0 for side in pair):
+            return None
+        return spearman_correlation(*pair)
 
+    value = ranked(None)
+    if value is None:
+        return {"value": None, "low": None, "high": None}
     rng = np.random.default_rng(0)
-    resampled = [correlation(rng) for _ in range(_RESAMPLES)]
+    resampled = [ranked(rng) or 0.0 for _ in range(_RESAMPLES)]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return {"value": correlation(None), "low": float(low), "high": float(high)}
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def mean(values: NDArray[np.float64]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import scaling_trend
 from encoder_family import SIZES, FamilyOptions
 from run_folder import RunFolder
 from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
+from trend_figures import accuracy_and_ability
 from trend_offline import OTHER_RATES
 from trend_summary import Results, read_summary, summarise
 from vlmreward import load_encoder
@@ -78,7 +79,9 @@ def test_the_whole_trend_and_its_resumption(
             )
         assert domain[TRUTH]["test_success"]["value"] >= 0
     assert len(summary["in_context"][TRUTH]["curve"]) == 6
-    assert set(summary["spearman"]) == {"size_ap", "ap_return"}
+    assert set(summary["spearman"]) == {
+        "size_ap", "ap_return", "ap_return_over_training", "ap_in_context"
+    }  # fmt: skip
     drawn = {file.stem for file in folder.glob("*.png") if file.stat().st_size > 5_000}
     assert {"scaling_trend", "choices", "in_context_curves", "wrong_frames_launcher"} <= drawn
     of_size = EventAccumulator(str(folder / "tensorboard" / "xs")).Reload()
@@ -105,7 +108,7 @@ def test_the_whole_trend_and_its_resumption(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("xl", "train it with `python experiments/encoder_family.py --sizes xl`"),
+        ("xxl", "train it with `python experiments/encoder_family.py --sizes xxl`"),
         ("ViT-B-23", "ViT-B-32"),
         ("ViT-B-32:laion2b_s34b_b79", "laion2b_s34b_b79k"),
         ("ViT-B-32", "its tags are"),
@@ -178,6 +181,8 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
     for group in ("playroom", "launcher", "mean"):
         assert summary["spearman"]["size_ap"][group]["value"] == pytest.approx(1)
         assert summary["spearman"]["ap_return"][group]["low"] == pytest.approx(1)
+        assert summary["spearman"]["ap_return_over_training"][group]["value"] == pytest.approx(1)
+    assert summary["spearman"]["ap_in_context"]["playroom"]["value"] == pytest.approx(1)
     for domain in summary["domains"].values():
         assert domain["largest_minus_smallest_ap"]["value"] == pytest.approx(0.6, abs=0.02)
         assert domain["largest_over_true_reward"]["value"] == pytest.approx(1)
@@ -186,6 +191,8 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
         assert words["difference"]["value"] == pytest.approx(0.6, abs=0.02)
         curve = domain["models"]["c"]["offline"]["precision_recall"]
         assert len(curve["recall"]) == len(curve["precision"]) == 60
+        online = domain["models"]["c"]["online"]
+        assert online["success_over_training"]["value"] == pytest.approx(0.45)  # of 0 and .9
     assert summary["in_context"]["b"]["last_episodes"]["value"] == pytest.approx(0.5)
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(summary))
@@ -193,3 +200,17 @@ def test_the_summary_of_a_trend_that_is_there(tmp_path: Path) -> None:
     path.write_text(json.dumps({**summary, "format": 0}))
     with pytest.raises(ValueError, match=r"has format 0, this version reads 1"):
         read_summary(path)
+
+
+def test_models_that_are_all_alike_are_not_ranked(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", PRESETS["debug"])
+    results = made_up_results(run)
+    for rank, found in enumerate(results.offline.values()):
+        found["launcher_ap"] = np.full(6, 1.0 - 1e-5 * rank)
+    summary = summarise(run, results)
+    for name in ("size_ap", "ap_return"):
+        ranks = summary["spearman"][name]
+        assert ranks["launcher"] == {"value": None, "low": None, "high": None}
+        assert ranks["playroom"]["value"] == pytest.approx(1)
+        assert ranks["mean"]["value"] == pytest.approx(1)
+    assert len(accuracy_and_ability(summary)) > 5_000
