@@ -10,8 +10,10 @@ import scaling_trend
 from encoder_family import SIZES, FamilyOptions
 from run_folder import RunFolder
 from scaling_trend import PRESETS, TRUTH, TrendOptions, load_model
+from trend_domains import domains
 from trend_figures import accuracy_and_ability
 from trend_offline import OTHER_RATES
+from trend_scores import embed, goal_scores, mean_average_precision, reward_model_of
 from trend_summary import Results, read_summary, summarise
 from vlmreward import load_encoder
 from vlmreward.encoders import build_model, build_tokenizer
@@ -214,3 +216,20 @@ def test_models_that_are_all_alike_are_not_ranked(tmp_path: Path) -> None:
         assert ranks["playroom"]["value"] == pytest.approx(1)
         assert ranks["mean"]["value"] == pytest.approx(1)
     assert len(accuracy_and_ability(summary)) > 5_000
+
+
+def test_the_family_that_ships_tells_more_the_larger_it_is() -> None:
+    (playroom, launcher) = domains()
+    precision = {}
+    for domain in (playroom, launcher):
+        labelled = domain.draw(24, np.random.default_rng(9))
+        for size in ("xs", "m", "xl"):
+            encoder = load_model(size, Path("nowhere"))
+            scores = goal_scores(reward_model_of(encoder, domain), embed(encoder, labelled.frames))
+            everything = np.ones(len(domain.goals), dtype=bool)
+            found = mean_average_precision(labelled.labels, scores, everything)
+            precision[domain.name, size] = found
+    assert precision["playroom", "xs"] < 0.2
+    assert precision["playroom", "xs"] + 0.2 < precision["playroom", "m"]
+    assert precision["playroom", "m"] + 0.1 < precision["playroom", "xl"]
+    assert all(precision["launcher", size] > 0.99 for size in ("xs", "m", "xl"))
