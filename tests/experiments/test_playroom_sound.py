@@ -26,6 +26,7 @@ from playroom_sound_domain import (
 )
 from playroom_sound_dropout import measure_dropout
 from playroom_sound_encoder import SoundEncoderOptions
+from playroom_sound_fusion import ContrastiveFusion, PureBatches, PureSteps
 from playroom_sound_in_context import SoundInContextOptions, sound_task_sets
 from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
 from playroom_sound_streams import ContrastiveSteps
@@ -107,14 +108,14 @@ def test_episodes_are_labelled_with_the_truth_of_every_sentence() -> None:
 def test_labels_are_the_ground_truth_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal by goal, as the environment tells it of the states that were drawn."""
     states = []
-    roll = playroom_sound_encoder.draw_episodes.__globals__["roll"]
+    roll = draw_episodes.__globals__["roll"]
 
     def remembered(*args: object) -> object:
         for state in roll(*args):
             states.append(state)
             yield state
 
-    monkeypatch.setitem(playroom_sound_encoder.draw_episodes.__globals__, "roll", remembered)
+    monkeypatch.setitem(draw_episodes.__globals__, "roll", remembered)
     episodes = draw_episodes(4, 60, LogMelConfig(), np.random.default_rng(1))
     num_true = 0
     for kind in GoalKind:
@@ -151,6 +152,33 @@ def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     assert {name.split(".")[0] for name in trained} == {
         "memory", "memory_pool", "memory_projection"
     }  # fmt: skip
+
+
+def test_other_fusions_begin_as_what_is_known() -> None:
+    draws = torch.Generator().manual_seed(0)
+    audio, video, text = torch.nn.functional.normalize(
+        torch.randn(3, 12, 32, generator=draws), dim=2
+    )
+    reads = ContrastiveFusion("cross_attention", text, seed=0)
+    assert torch.allclose(reads.fuse(audio, video), video, atol=1e-6)
+    gates = ContrastiveFusion("gates", text, seed=0)
+    fused = gates.fuse(audio.view(3, 4, 32), video.view(3, 4, 32))
+    weights = [gates.gates.gates(name, of)[:, None] for name, of in
+               (("audio", audio), ("video", video))]  # fmt: skip
+    expected = torch.nn.functional.normalize(weights[0] * audio + weights[1] * video, dim=1)
+    assert torch.allclose(fused.flatten(0, 1), expected, atol=1e-6)
+
+    truth = torch.rand(12, 12, generator=draws) < 0.3
+    batches = PureBatches(PureSteps(audio.half(), video.half(), truth), 5, seed=1)
+    batch = batches(3)
+    assert torch.equal(batch.audio, batches(3).audio)
+    (row,) = (audio.half().float() == batch.audio[2]).all(dim=1).nonzero()[0]
+    assert torch.equal(batch.video[2], video.half().float()[row])
+    assert torch.equal(batch.is_true[2], truth[row])
+    for model in (reads, gates):
+        model(batch)["fusion_text"].backward()
+        parts = [p for name, p in model.named_parameters() if not name.startswith("objectives")]
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parts)
 
 
 def test_descriptions_stay_with_their_steps() -> None:
@@ -285,13 +313,15 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
     run_dir = folder / "runs" / ENCODER.run_name
     summary = json.loads((run_dir / "summary.json").read_text())
     found = summary["average_precision"]
-    assert set(found) == {"audio", "video", "fusion", "frame CLIP", "chance", "mean", "ttm"}
+    streams = {"audio", "video", "fusion", "frame CLIP", "chance"}
+    assert set(found) == streams | {"gates", "cross_attention", "mean", "ttm"}
     for rows in found.values():
         for kind in ("heard", "told", "seen", "seen_held_out"):
             assert 0 < rows[kind]["low"] <= rows[kind]["value"] <= rows[kind]["high"] <= 1
     assert set(summary["heard"]["a bell is ringing"]) == set(found)
     assert set(summary["differences"]) == {
-        "video_minus_frame_clip_seen", "fusion_minus_best_single", "ttm_minus_mean_told"
+        "video_minus_frame_clip_seen", "fusion_minus_best_single", "ttm_minus_mean_told",
+        "fusion_minus_gates", "fusion_minus_cross_attention",
     }  # fmt: skip
     assert 0 <= summary["dropout"]["microphone calibrated changed"] <= 1
     for name in ("steps", "mean_0", "ttm_0"):

@@ -1,0 +1,265 @@
+"""What a run trains and measures of the backbone of the Playroom with sound, stage by stage."""
+
+import shlex
+import sys
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from playroom_sound_accuracy import base_rates, frame_precision, goal_precision, mean_by_kind
+from playroom_sound_calibration import FALSE_POSITIVE_RATE, calibrate_streams, present_head
+from playroom_sound_domain import IS_HELD_OUT, LabelledEpisodes, SoundBatches, draw_episodes
+from playroom_sound_dropout import measure_dropout
+from playroom_sound_fusion import (
+    ContrastiveFusion,
+    FusionKind,
+    PureBatches,
+    PureSteps,
+    fusion_precision,
+)
+from playroom_sound_memory import (
+    ContrastiveMemory,
+    EpisodeBatches,
+    encode_streams,
+    measure_memory,
+    memory_precision,
+    with_memory,
+)
+from playroom_sound_presets import Preset, SoundEncoderOptions
+from playroom_sound_streams import ContrastiveSteps, embed_sentences, encode_episodes, measure_steps
+from run_folder import Arrays, RunFolder
+from vlmreward import load_encoder
+from vlmreward.backbone.encoder import MultimodalEncoder
+from vlmreward.backbone.files import save_backbone, tokenizer_of
+from vlmreward.backbone.model import PURE_AND_FUSED, BackboneConfig, MemoryKind
+from vlmreward.backbone.optimisers import OptimiserConfig
+from vlmreward.backbone.training import BackboneTrainingConfig, train_backbone
+
+EPISODES_SEEDS = {
+    "train": 6_000_001, "progress": 6_000_002, "calibration": 6_000_004, "test": 6_000_003
+}  # fmt: skip
+"""Memories are trained on the first episodes and looked at on the second."""
+
+
+def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveSteps:
+    """Train the streams of a step, or load them if an earlier run has."""
+    config = BackboneConfig()
+    tokenizer = tokenizer_of(config)
+    preset: Preset = run.settings
+    return train_backbone(
+        ContrastiveSteps(config, options.seed).to(options.device),
+        SoundBatches(preset.batch, config.log_mel, tokenizer, options.seed),
+        _training(options, preset.num_steps, options.seed),
+        run.path / "steps",
+        evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
+    )
+
+
+def draw(run: RunFolder, name: str) -> LabelledEpisodes:
+    """Draw the episodes of a kind in `EPISODES_SEEDS`."""
+    preset: Preset = run.settings
+    number = dict(zip(EPISODES_SEEDS, preset.num_episodes, strict=True))[name]
+    rng = np.random.default_rng(EPISODES_SEEDS[name])
+    return draw_episodes(number, preset.episode_length, BackboneConfig().log_mel, rng)
+
+
+def tokens_of(run: RunFolder, steps: ContrastiveSteps, name: str) -> Arrays:
+    """Return what a memory and another fusion read of some episodes, and what is true of them."""
+    episodes = draw(run, name)
+    embedded = encode_episodes(steps.backbone, episodes)
+    return {
+        "is_true": episodes.is_true.numpy(),
+        **{key: embedded[key].half().numpy() for key in ("tokens", "audio", "video")},
+    }
+
+
+def measure_streams(run: RunFolder, steps: ContrastiveSteps) -> Arrays:
+    """Return the average precision of every goal by every stream, by frames alone, by chance."""
+    episodes = draw(run, "test")
+    embedded = encode_episodes(steps.backbone, episodes)
+    text = embed_sentences(steps.backbone, tokenizer_of(steps.backbone.config))
+    found = {
+        stream: goal_precision(episodes.is_true, embedded[stream], text)
+        for stream in PURE_AND_FUSED
+    }
+    frames = load_encoder("playroom", device="cpu")
+    found["frame CLIP"] = frame_precision(frames, episodes.frames, episodes.is_true)
+    found["chance"] = base_rates(episodes.is_true)
+    return found
+
+
+def run_fusion(run: RunFolder, kind: FusionKind, options: SoundEncoderOptions) -> None:
+    """Train another fusion on the pure streams, and measure it."""
+    if options.workers:
+        torch.set_num_threads(1)
+    preset: Preset = run.settings
+
+    def compute() -> Arrays:
+        steps = train_steps(run, options)
+        text = embed_sentences(steps.backbone, tokenizer_of(steps.backbone.config))
+        named = torch.from_numpy(~IS_HELD_OUT)
+        train, test = (_finished(run, f"tokens_{of}") for of in ("train", "test"))
+        pure = PureSteps(
+            train["audio"].flatten(0, 1),
+            train["video"].flatten(0, 1),
+            train["is_true"].flatten(0, 1)[:, named],
+        )
+        model = train_backbone(
+            ContrastiveFusion(kind, text[named], options.seed),
+            PureBatches(pure, preset.fusion_batch, options.seed),
+            _training(options, preset.num_fusion_steps, options.seed),
+            run.path / f"fusion_{kind}",
+            evaluate=None,
+        )
+        of_test = (test["audio"], test["video"], test["is_true"])
+        return {"precision": fusion_precision(model, *of_test, text)}
+
+    run.stage(f"fusion_{kind}", compute)
+
+
+def _finished(run: RunFolder, name: str) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(value) for key, value in run.finished(name).items()}
+
+
+def memory_name(memory: MemoryKind, seed: int, options: SoundEncoderOptions) -> str:
+    """Return what a memory's files are called."""
+    stamped = "_time_stamps" if options.time_stamps and memory != "mean" else ""
+    return f"{memory}{stamped}_{seed}"
+
+
+def run_memory(run: RunFolder, memory: MemoryKind, seed: int, options: SoundEncoderOptions) -> None:
+    """Train a memory, measure it, and save the backbone that it makes whole."""
+    if options.workers:
+        torch.set_num_threads(1)
+    name = memory_name(memory, seed, options)
+    preset: Preset = run.settings
+
+    def compute() -> Arrays:
+        steps = train_steps(run, options)
+        text = embed_sentences(steps.backbone, tokenizer_of(steps.backbone.config))
+        config = replace(
+            steps.backbone.config,
+            memory=memory,
+            time_stamps=options.time_stamps and memory != "mean",
+        )
+        named = torch.from_numpy(~IS_HELD_OUT)
+        train, progress, test = (
+            _finished(run, f"tokens_{of}") for of in ("train", "progress", "test")
+        )
+        model = train_backbone(
+            ContrastiveMemory(with_memory(steps.backbone, config, seed), text[named]).to(
+                options.device
+            ),
+            EpisodeBatches(
+                train["tokens"],
+                train["is_true"][..., named],
+                preset.memory_batch,
+                preset.num_described,
+                seed,
+            ),
+            _training(options, preset.num_memory_steps, seed),
+            run.path / name,
+            evaluate=partial(
+                measure_memory,
+                is_true=progress["is_true"],
+                tokens=progress["tokens"],
+                text=text,
+            ),
+        )
+        precision = memory_precision(model, test["is_true"], test["tokens"], text)
+        dropout = save(run, steps, model, name, precision)
+        return {"precision": precision, **dropout}
+
+    run.stage(f"memory_{name}", compute)
+
+
+def save(
+    run: RunFolder,
+    steps: ContrastiveSteps,
+    model: ContrastiveMemory,
+    name: str,
+    precision: np.ndarray,
+) -> Arrays:
+    """Calibrate every stream, write the backbone with its card, and cut its sensors.
+
+    Returns:
+        What `measure_dropout` finds on the episodes of the test, one array for each number.
+    """
+    preset: Preset = run.settings
+    backbone, path = model.backbone, run.path / f"{name}_backbone"
+    tokenizer = tokenizer_of(backbone.config)
+    trained = {
+        stream: 1 / objectives.logit_scale(pair).item()
+        for objectives, pair, stream in (
+            (steps.objectives, "audio_text", "audio"),
+            (steps.objectives, "image_text", "video"),
+            (steps.objectives, "fusion_text", "fusion"),
+            (model.objectives, "episode_text", "episode"),
+        )
+    }
+    (embedded, is_true), test = (
+        _some_steps(encode_streams(backbone, episodes), episodes, preset.calibrate_every)
+        for episodes in (draw(run, "calibration"), draw(run, "test"))
+    )
+    encoder = MultimodalEncoder(backbone, tokenizer, name=name)
+    calibrated = calibrate_streams(encoder, embedded, is_true, trained)
+    temperatures = {stream: of.temperature for stream, of in calibrated.items()}
+    heads = {stream: of.head for stream, of in calibrated.items()}
+    present = partial(
+        MultimodalEncoder,
+        backbone,
+        tokenizer,
+        name=name,
+        stream="present",
+        temperatures=temperatures,
+    )
+    heads_with_present = {**heads, "present": present_head(present(), embedded, is_true)}
+    save_backbone(
+        backbone,
+        path,
+        temperatures=temperatures,
+        heads=heads_with_present,
+        training={
+            "command": shlex.join(["python", *sys.argv]),
+            "torch": torch.__version__,
+            "calibrated_false_positive_rate": FALSE_POSITIVE_RATE,
+            "average_precision": {
+                **{
+                    key: value
+                    for stream in PURE_AND_FUSED
+                    for key, value in mean_by_kind(
+                        run.finished("precision")[stream], stream
+                    ).items()
+                },
+                **mean_by_kind(precision, "episode"),
+            },
+        },
+    )
+    calibrated_encoder = present(calibrated_head=heads_with_present["present"])
+    cut = measure_dropout(calibrated_encoder, *test, heads["fusion"])
+    return {
+        f"dropout {sensor} {variant} {key}": np.array(value)
+        for sensor, variants in cut.items()
+        for variant, numbers in variants.items()
+        for key, value in numbers.items()
+    }
+
+
+def _some_steps(
+    embedded: dict[str, torch.Tensor], episodes: LabelledEpisodes, every: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    rows = {stream: of.flatten(0, 1)[::every] for stream, of in embedded.items()}
+    return rows, episodes.is_true.flatten(0, 1)[::every]
+
+
+def _training(options: SoundEncoderOptions, num_steps: int, seed: int) -> BackboneTrainingConfig:
+    return BackboneTrainingConfig(
+        num_steps=num_steps,
+        optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=min(200, num_steps)),
+        seed=seed,
+        num_workers=options.num_workers,
+        checkpoint_interval=100,
+        evaluation_interval=500,
+    )
