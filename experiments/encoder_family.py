@@ -83,7 +83,7 @@ class Preset:
     num_text_batches: int
 
 
-PRESETS = {"full": Preset(5000, 1024, 1000, 64), "debug": Preset(2, 64, 1, 8)}
+PRESETS = {"full": Preset(5000, 1024, 1000, 64), "debug": Preset(2, 32, 2, 8)}
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,12 @@ def accuracy_by_size(summary: Mapping[str, Any]) -> bytes:
                         linestyle=line,
                         marker=marker,
                         capsize=3,
-                        label=f"{TITLES[domain]}, {group.replace('_', ' ')} goals",
+                        label=f"{TITLES[domain]}, {group.replace('_', '-')} goals",
                     )
             axes.set(xscale="log", xlabel="parameters of the image tower", ylabel=label)
             axes.set_ylim(0, None)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 0.95))
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 0.95), handlelength=4)
         figure.tight_layout()
         return png(figure)
 
@@ -153,6 +153,8 @@ def choices(summary: Mapping[str, Any]) -> bytes:
             models = list(domain["models"].values())
             for axes, (kind, belongs) in zip(row, kinds.items(), strict=True):
                 names = [name for name in models[0]["offline"] if belongs(name)]
+                if kind == "negatives":  # from all to one
+                    names = [*names[:1], *reversed(names[1:])]
                 group = "named" if kind == "words" else "held_out"  # named in all forms
                 for index, name in enumerate(names):
                     found = [model["offline"][name][group] for model in models]
@@ -169,8 +171,8 @@ def choices(summary: Mapping[str, Any]) -> bytes:
                         **look,
                     )
                 axes.set(xscale="log", ylim=(0, 1.02))
-                axes.set_title(f"{TITLES[domain_name]}: {kind}, {group.replace('_', ' ')} goals")
-                axes.legend(title=kind, loc="lower right")
+                axes.set_title(f"{TITLES[domain_name]}: {kind}, {group.replace('_', '-')} goals")
+                axes.legend(title=kind, loc="best")
             row[0].set_ylabel("average precision")
         for axes in panels[-1]:
             axes.set_xlabel("parameters of the image tower")
@@ -225,13 +227,20 @@ def paid_and_reached(summary: Mapping[str, Any]) -> bytes:
 def wrong_frames(
     of_models: Mapping[str, tuple[np.ndarray, list[str]]], per_model: int = 4
 ) -> bytes:
-    """Draw frames that models paid wrongly, a row a model, each under the goal it was paid for."""
+    """Draw frames that models paid wrongly, a row a model, each under the goal it was paid for.
+
+    A frame that several agents came to is drawn once.
+    """
     with drawing((2.3 * per_model, 2.6 * len(of_models))) as figure:
         panels = figure.subplots(len(of_models), per_model, squeeze=False)
         for row, (model, (frames, goals)) in zip(panels, of_models.items(), strict=True):
             for axes in row:
                 axes.axis("off")
-            for axes, frame, goal in zip(row, frames, goals, strict=False):
+            _, first = np.unique(frames, axis=0, return_index=True)
+            if not len(first):
+                row[0].text(0, 0.5, "none was paid wrongly", va="center")
+            for axes, index in zip(row, np.sort(first), strict=False):
+                frame, goal = frames[index], goals[index]
                 axes.imshow(frame, interpolation="nearest")
                 axes.set_title("\n".join(textwrap.wrap(goal, 24)), fontsize=8, fontweight="normal")
             row[0].annotate(model, (-0.12, 0.5), xycoords="axes fraction", rotation=90, va="center")

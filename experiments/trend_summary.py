@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from run_folder import Arrays, RunFolder, machine, versions
+from run_folder import Arrays, RunFolder, machine, seconds_of, versions
 from trend_offline import OTHER_RATES
-from vlmreward.evaluation import precision_recall_curve, spearman_correlation
+from vlmreward.evaluation import precision_recall_curve
 
 FORMAT = 1
 _RESAMPLES = 2000
@@ -83,12 +84,13 @@ class Results:
 def summarise(run: RunFolder, results: Results) -> dict[str, Any]:
     """Put everything that is reported into one mapping, ready for JSON."""
     parameters = [int(found["image_tower_parameters"]) for found in results.offline.values()]
+    folders = {path.name: RunFolder(path, run.settings) for path in run.path.glob("in_context_*/")}
     return {
         "format": FORMAT,
         "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
         "machine": machine(),
-        "seconds": sum(run.seconds().values()),
+        "seconds": sum(seconds_of(run, folders).values()),
         "seeds": list(results.seeds),
         "image_tower_parameters": dict(zip(results.models, parameters, strict=True)),
         "domains": {domain: _of_domain(results, domain) for domain in results.domains},
@@ -206,9 +208,12 @@ def _precision_recall(results: Results, domain: str, found: Arrays) -> dict[str,
     """Return the curve of all held-out goals pooled, at evenly spaced recalls."""
     labels = found[f"{domain}_labels"][:, results.is_held_out[domain]]
     curve = precision_recall_curve(labels.ravel(), found[f"{domain}_held_out_scores"].ravel())
-    order = np.argsort(curve.recall)
+    # Thresholds below the last true frame's have its recall and less precision.
+    reached, which = np.unique(curve.recall, return_inverse=True)
+    best = np.zeros(len(reached))
+    np.maximum.at(best, which, curve.precision)
     recall = np.linspace(0, 1, _CURVE_POINTS)
-    precision = np.interp(recall, curve.recall[order], curve.precision[order])
+    precision = np.interp(recall, reached, best)
     return {"recall": recall.round(4).tolist(), "precision": precision.round(4).tolist()}
 
 
@@ -288,29 +293,30 @@ def _ranked(
         accuracies: Of each domain, by model and goal.
         others: Of each domain, by model and seed.
     """
-
-    def ranked(rng: np.random.Generator | None) -> float | None:
-        def drawn(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            count = values.shape[1]
-            rows = np.arange(count) if rng is None else rng.integers(count, size=count)
-            mean_of: NDArray[np.float64] = values[:, rows].mean(axis=1)
-            return mean_of
-
-        pair = [
-            np.mean([drawn(values) for values in of_domains], axis=0).round(_DECIMALS)
-            for of_domains in (accuracies, others)
-        ]
-        if any(np.ptp(side) == 0 for side in pair):
-            return None
-        return spearman_correlation(*pair)
-
-    value = ranked(None)
-    if value is None:
-        return {"value": None, "low": None, "high": None}
     rng = np.random.default_rng(0)
-    resampled = [ranked(rng) or 0.0 for _ in range(_RESAMPLES)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
+
+    def drawn(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Means of all rows, and below them those of every resample ``[1 + R, models]``."""
+        count = values.shape[1]
+        rows = rng.integers(count, size=(_RESAMPLES, count))
+        means = np.stack([values[model][rows].mean(axis=1) for model in range(len(values))], axis=1)
+        return np.concatenate([values.mean(axis=1)[None], means])
+
+    ranks = [
+        stats.rankdata(
+            np.mean([drawn(values) for values in of_domains], axis=0).round(_DECIMALS), axis=1
+        )
+        for of_domains in (accuracies, others)
+    ]
+    first, second = (of - of.mean(axis=1, keepdims=True) for of in ranks)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    if spread[0] == 0:
+        return {"value": None, "low": None, "high": None}
+    found = np.divide(
+        (first * second).sum(axis=1), spread, out=np.zeros_like(spread), where=spread > 0
+    )
+    low, high = np.percentile(found[1:], [2.5, 97.5])
+    return {"value": float(found[0]), "low": float(low), "high": float(high)}
 
 
 def mean(values: NDArray[np.float64]) -> dict[str, float]:

@@ -14,10 +14,11 @@ from trend_domains import domains
 from trend_figures import accuracy_and_ability
 from trend_offline import OTHER_RATES
 from trend_scores import embed, goal_scores, mean_average_precision, reward_model_of
-from trend_summary import Results, read_summary, summarise
+from trend_summary import Results, _ranked, read_summary, summarise
 from vlmreward import load_encoder
 from vlmreward.encoders import build_model, build_tokenizer
 from vlmreward.encoders.towers import PATCH_CONVNETS
+from vlmreward.evaluation import spearman_correlation
 from vlmreward_envs.launcher import ALL_GOALS
 
 
@@ -233,3 +234,14 @@ def test_the_family_that_ships_tells_more_the_larger_it_is() -> None:
     assert precision["playroom", "xs"] + 0.2 < precision["playroom", "m"]
     assert precision["playroom", "m"] + 0.1 < precision["playroom", "xl"]
     assert all(precision["launcher", size] > 0.99 for size in ("xs", "m", "xl"))
+
+
+def test_rank_correlations_are_spearmans_of_rounded_means() -> None:
+    rng = np.random.default_rng(3)
+    accuracies, others = ([rng.random((5, n)) for _ in range(2)] for n in (7, 4))
+    found = _ranked(accuracies, others)
+    first, second = (
+        np.mean([of.mean(axis=1) for of in side], axis=0).round(3) for side in (accuracies, others)
+    )
+    assert found["value"] == pytest.approx(spearman_correlation(first, second))
+    assert found["low"] < found["value"] < found["high"]
