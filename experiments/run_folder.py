@@ -45,13 +45,17 @@ class RunFolder:
     def stage(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, computing them unless an earlier run did."""
         file = self.path / f"{name}.npz"
-        if not file.exists():
+        if not self.is_finished(name):
             print(f"── {name}", flush=True)
             started = time.perf_counter()
             arrays = compute()
             seconds = np.float64(time.perf_counter() - started)
             _write_arrays(file, {"seconds": seconds, **arrays})
         return self.finished(name)
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a stage was computed."""
+        return (self.path / f"{name}.npz").exists()
 
     def finished(self, name: str) -> Arrays:
         """Return the arrays of a stage that was computed."""

@@ -76,7 +76,7 @@ class Preset:
 _SOURCE = TabularQLearningConfig()
 _FEW = TabularQLearningConfig(num_episodes=12, exploration_episodes=6)
 PRESETS = {
-    "full": Preset(1024, 50_000, 10, 256, HiddenGoalPreset(1500, 96, _SOURCE, 1600, 30, 64), 3),
+    "full": Preset(1024, 50_000, 10, 256, HiddenGoalPreset(1500, 96, _SOURCE, 1600, 30, 64), 2),
     "quick": Preset(256, 20_000, 4, 256, HiddenGoalPreset(300, 32, _SOURCE, 300, 20, 64), 1),
     "debug": Preset(16, 64, 2, 8, HiddenGoalPreset(8, 8, _FEW, 4, 6, 8), 1),
 }
@@ -121,6 +121,7 @@ def main(options: TrendOptions) -> Path:
     offline = {
         f"offline {model}": partial(run_offline, run, model, options.family)
         for model in options.models
+        if not run.is_finished(f"offline_{file_name(model)}")
     }
     run_all(offline)
     online: dict[str, Job] = {
@@ -130,17 +131,21 @@ def main(options: TrendOptions) -> Path:
         for seed in options.seeds
         for domain in domains()
         for model in (*options.models, TRUTH)
+        if not run.is_finished(f"{domain.name}_{file_name(model)}_{seed}")
     }
     run_all(online)
     everything = (*options.models, TRUTH)
     histories: dict[str, Job] = {
-        f"histories {model}": partial(run_histories, run, model, options) for model in everything
+        f"histories {model}": partial(run_histories, run, model, options)
+        for model in everything
+        if not in_context_folder(run, model).is_finished("sources")
     }
     run_all(histories)
     in_context: dict[str, Job] = {
         f"in context {model} {seed}": partial(run_in_context, run, model, options, seed)
         for seed in range(preset.in_context_seeds)
         for model in everything
+        if not in_context_folder(run, model).is_finished(f"returns_{seed}")
     }
     run_all(in_context)
     results = collect(run, options)
@@ -246,10 +251,15 @@ def run_online(run: RunFolder, domain_name: str, model: str, family: Path, seed:
     run.stage(f"{domain_name}_{file_name(model)}_{seed}", compute)
 
 
+def in_context_folder(run: RunFolder, model: str) -> RunFolder:
+    """Return where histories and what was distilled from them are kept."""
+    return RunFolder(run.path / f"in_context_{file_name(model)}", run.settings)
+
+
 def run_histories(run: RunFolder, model: str, options: TrendOptions) -> tuple[RunFolder, Rooms]:
     """Let sources learn hidden goals on a model's reward; return where, and their rooms."""
     torch.set_num_threads(1)
-    folder = RunFolder(run.path / f"in_context_{file_name(model)}", run.settings)
+    folder = in_context_folder(run, model)
     # The ground truth needs a model as well, whose scores are not used, to draw the same rooms.
     scorer = options.models[0] if model == TRUTH else model
 
@@ -282,9 +292,7 @@ def collect(run: RunFolder, options: TrendOptions) -> Results:
         },
         in_context={
             model: [
-                RunFolder(run.path / f"in_context_{file_name(model)}", run.settings).finished(
-                    f"returns_{seed}"
-                )
+                in_context_folder(run, model).finished(f"returns_{seed}")
                 for seed in range(run.settings.in_context_seeds)
             ]
             for model in (*options.models, TRUTH)
