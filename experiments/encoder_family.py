@@ -1,4 +1,4 @@
-"""Train a family of CLIPs that differ in the size of their image tower alone.
+"""Train a family of CLIPs that differ in the size of image tower and embedding.
 
     python experiments/encoder_family.py
 
