@@ -1,6 +1,5 @@
 """Agents trained on what is seen, heard and told, by a backbone, by frames alone, by the truth.
 
-    python experiments/playroom_sound_encoder.py
     python experiments/playroom_sound.py
 
 For each group of goals, agents of several seeds are trained on the reward of the multimodal
@@ -111,7 +110,7 @@ class SoundOptions:
         run_name: Folder under ``runs/``.
     """
 
-    backbone: str = "runs/playroom_sound_encoder/transformer_0_backbone.json"
+    backbone: str = "playroom_sound"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     preset: Literal["full", "debug"] = "full"
     workers: int = 2
@@ -246,7 +245,8 @@ def true_returns(learner: ActorCritic, group: Group, num_episodes: int) -> NDArr
 def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, Any]:
     """Return the last true returns, and their share of what the ground truth teaches.
 
-    Seeds are resampled for the intervals, those of the ground truth apart.
+    The share is the mean over the goals that the ground truth teaches at all; None if it teaches
+    none. Seeds are resampled for the intervals, those of the ground truth apart.
     """
     last = {
         payer: np.stack([
@@ -254,26 +254,36 @@ def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, A
         ])
         for payer in PAYERS
     }  # fmt: skip
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(seeds), size=(2, _RESAMPLES, len(seeds)))
+    reached = last[TRUTH].mean(axis=0) > 0
     found: dict[str, Any] = {"goals": list(GROUPS[group])}
     for payer, returns in last.items():
         found[payer] = {"returns": returns.tolist()}
         if payer != TRUTH:
-            resampled = [
-                _share(returns[own], last[TRUTH][of_truth])
-                for own, of_truth in zip(*drawn, strict=True)
-            ]
-            low, high = np.percentile(resampled, [2.5, 97.5])
-            value = _share(returns, last[TRUTH])
-            found[payer]["share"] = {"value": value, "low": float(low), "high": float(high)}
+            found[payer]["share"] = (
+                share(returns[:, reached], last[TRUTH][:, reached]) if reached.any() else None
+            )
     return found
 
 
-def _share(returns: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Mean over goals of the share of the true agents' return; 1 where they reach nothing."""
-    own, best = returns.mean(axis=0), truth.mean(axis=0)
-    return float(np.divide(own, best, out=np.ones_like(own), where=best > 0).mean())
+def share(returns: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean over goals of the share of the true agents' return, with its interval.
+
+    Args:
+        returns: ``[S, G]``.
+        truth: ``[S, G]``, of agents that the truth paid; no goal's mean is 0.
+    """
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(truth), size=(2, _RESAMPLES, len(truth)))
+
+    def mean_share(of: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.float64]:
+        own, most = of.mean(axis=-2), best.mean(axis=-2)
+        ratio = np.divide(own, most, out=np.full_like(own, np.nan), where=most > 0)
+        means: NDArray[np.float64] = np.nanmean(ratio, axis=-1)
+        return means
+
+    low, high = np.nanpercentile(mean_share(returns[drawn[0]], truth[drawn[1]]), [2.5, 97.5])
+    value = float(mean_share(returns, truth))
+    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def _file_name(payer: str) -> str:

@@ -127,4 +127,6 @@ def fusion_precision(
     text: Float[Tensor, "G D"],
 ) -> Precision:
     """Return the average precision of every goal."""
-    return goal_precision(is_true, model.fuse(audio.float(), video.float()), text)
+    device = model.embedded.device
+    fused = model.fuse(audio.float().to(device), video.float().to(device)).cpu()
+    return goal_precision(is_true, fused, text)

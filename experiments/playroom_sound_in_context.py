@@ -1,6 +1,5 @@
 """Agents that find out in context which sound is wanted of them, by nothing but reward.
 
-    python experiments/playroom_sound_encoder.py
     python experiments/playroom_sound_in_context.py
 
 In each room something that the person does is to be heard: footsteps, a bump, something being
@@ -84,7 +83,7 @@ class SoundInContextOptions:
         run_name: Folder under ``runs/``.
     """
 
-    backbone: str = "runs/playroom_sound_encoder/transformer_0_backbone.json"
+    backbone: str = "playroom_sound"
     seeds: tuple[int, ...] = (0, 1, 2)
     preset: Literal["full", "debug"] = "full"
     run_name: str = "playroom_sound_in_context"

@@ -107,7 +107,7 @@ def run_fusion(run: RunFolder, kind: FusionKind, options: SoundEncoderOptions) -
             train["is_true"].flatten(0, 1)[:, named],
         )
         model = train_backbone(
-            ContrastiveFusion(kind, text[named], options.seed),
+            ContrastiveFusion(kind, text[named], options.seed).to(options.device),
             PureBatches(pure, preset.fusion_batch, options.seed),
             _training(options, preset.num_fusion_steps, options.seed),
             run.path / f"fusion_{kind}",
