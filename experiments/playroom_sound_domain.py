@@ -75,12 +75,12 @@ class SoundBatchConfig:
 
     Attributes:
         num_steps: B.
-        captions_per_kind: True sentences of each kind that are drawn for each step.
+        captions_per_kind: True sentences of each `GoalKind`, in its order, drawn for each step.
         near_misses_per_caption: False ones of each of these.
     """
 
     num_steps: int = 128
-    captions_per_kind: int = 2
+    captions_per_kind: tuple[int, int, int, int] = (6, 2, 2, 2)
     near_misses_per_caption: int = 2
 
 
@@ -146,7 +146,8 @@ class SoundBatches:
                 frames, [one.true for one in said], [one.near_misses for one in said]
             )
             config = self._config
-            drawn = draw_texts(rows, config.captions_per_kind, config.near_misses_per_caption, rng)
+            number = config.captions_per_kind[kind]
+            drawn = draw_texts(rows, number, config.near_misses_per_caption, rng)
             texts += drawn.texts
             is_true.append(drawn.is_true)
             kinds += [int(kind)] * len(drawn.texts)

@@ -37,8 +37,8 @@ class Preset:
 
 
 PRESETS = {
-    "full": Preset(5000, SoundBatchConfig(), 1500, 256, 600, 8, 100, (384, 16, 32, 64), 200, 5),
-    "debug": Preset(2, SoundBatchConfig(8, 1, 1), 2, 16, 2, 2, 4, (3, 2, 4, 4), 100, 3),
+    "full": Preset(6000, SoundBatchConfig(), 1500, 256, 600, 8, 100, (384, 16, 32, 64), 200, 5),
+    "debug": Preset(2, SoundBatchConfig(8, (1, 1, 1, 1), 1), 2, 16, 2, 2, 4, (3, 2, 4, 4), 100, 3),
 }
 
 

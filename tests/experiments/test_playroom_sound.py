@@ -40,7 +40,9 @@ from vlmreward_envs.playroom import Action
 from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
 
 ENCODER = SoundEncoderOptions(preset="debug", num_threads=1, memories=("mean", "ttm"), workers=0)
-CONFIG = SoundBatchConfig(num_steps=6, captions_per_kind=50, near_misses_per_caption=3)
+CONFIG = SoundBatchConfig(
+    num_steps=6, captions_per_kind=(50, 50, 50, 50), near_misses_per_caption=3
+)
 
 
 class Words:

@@ -209,3 +209,40 @@ class AttentionPool(nn.Module):
         queries = self.queries.expand(len(tokens), -1, -1)
         pooled: Float[Tensor, "B Q D"] = self.attention(queries, self.norm(tokens), mask)
         return pooled
+
+
+class MaxAttentionPool(nn.Module):
+    """An attention pool, to which the maximum of each feature over what a query may read is added.
+
+    What is seen in one place of a frame only is in the maximum from the first step of training on;
+    attention must find it first.
+
+    Args:
+        embed_dim: Width of the tokens.
+        num_heads: Heads, which divide the width.
+        num_queries: Vectors put out.
+        generator: Draws the initial weights.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, num_queries: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.attention = AttentionPool(embed_dim, num_heads, num_queries, generator)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.out = linear(embed_dim, embed_dim, generator)
+
+    def forward(self, tokens: Float[Tensor, "B K D"], mask: Mask) -> Float[Tensor, "B Q D"]:
+        """One vector for each query, 0 where the mask leaves it nothing to read.
+
+        Args:
+            tokens: To be pooled.
+            mask: Which token each query may read, `[Q, K]` or `[B, Q, K]`.
+        """
+        reads_any = mask.any(dim=-1, keepdim=True)
+        # A maximum of nothing would be no number: it is of anything here, and is emptied below.
+        hidden = ~(mask | ~reads_any)
+        largest = tokens.unsqueeze(-3).masked_fill(hidden[..., None], -torch.inf).amax(dim=-2)
+        added = torch.where(reads_any, self.out(self.norm(largest)), 0.0)
+        pooled: Float[Tensor, "B Q D"] = self.attention(tokens, mask) + added
+        return pooled

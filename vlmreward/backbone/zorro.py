@@ -11,6 +11,9 @@ shifted in every other layer. In ``"hip"``, after the hierarchical perceiver (Ca
 neighbouring tokens of one stream; each group is condensed to half as many latents, and those go
 through the upper half, where the fusion tokens join.
 
+Otherwise than there, a stream's pool adds the maximum over its tokens to what its query reads,
+under the same mask: what is seen in one place only is learned in far fewer steps.
+
 Axis letters: ``B`` batch, ``A`` tokens of sound, ``V`` of video, ``F`` of fusion, ``K`` all tokens,
 ``G`` groups, ``L`` latents, ``D`` width.
 """
@@ -23,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from vlmreward.backbone.layers import AttentionPool, Block, learned
+from vlmreward.backbone.layers import AttentionPool, Block, MaxAttentionPool, learned
 from vlmreward.backbone.streams import Stream, pool_mask, stream_mask, streams_of, window_mask
 
 _FORMS = ("vit", "swin", "hip")
@@ -115,7 +118,7 @@ class Zorro(nn.Module):
         self.groups = GroupEncoder(config, num_grouped, generator) if num_grouped else None
         self.blocks = _blocks(config, config.num_layers - num_grouped, generator)
         self.fusion_norm = nn.LayerNorm(width)
-        self.pool = AttentionPool(width, config.num_heads, len(Stream), generator)
+        self.pool = MaxAttentionPool(width, config.num_heads, len(Stream), generator)
 
     def forward(
         self,

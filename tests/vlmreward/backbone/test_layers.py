@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from vlmreward.backbone.layers import Attention, AttentionPool, Block, dropped, linear
+from vlmreward.backbone.layers import (
+    Attention,
+    AttentionPool,
+    Block,
+    MaxAttentionPool,
+    dropped,
+    linear,
+)
 from vlmreward.backbone.properties import (
     PropertyError,
     check_batch_independence,
@@ -142,6 +149,48 @@ def test_each_query_of_the_pool_reads_its_own_tokens() -> None:
 def test_the_pool_does_not_care_for_the_order_of_tokens() -> None:
     pool = AttentionPool(8, 2, 3, draws())
     torch.testing.assert_close(pool(tokens()), pool(tokens().flip(1)), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_the_max_pool_adds_the_maximum_of_what_is_read() -> None:
+    pool = MaxAttentionPool(8, 2, 2, draws())
+    mask = torch.tensor([[True, True, False, False, True], [False] * 5])
+    values = tokens()
+    pooled = pool(values, mask)
+    largest = values[:, [0, 1, 4]].amax(dim=1)
+    expected = pool.attention(values, mask)[:, 0] + pool.out(pool.norm(largest))
+    torch.testing.assert_close(pooled[:, 0], expected, atol=1e-6, rtol=0)
+    assert not pooled[:, 1].any()
+    torch.testing.assert_close(pool(values, mask.expand(2, -1, -1)), pooled)
+    first_row_reads_nothing = torch.stack([torch.zeros_like(mask), mask])
+    assert not pool(values, first_row_reads_nothing)[0].any()
+
+
+def test_each_query_of_the_max_pool_reads_its_own_tokens() -> None:
+    pool = MaxAttentionPool(8, 2, 2, draws())
+    own = torch.tensor([[True, True, False, False, False], [False, False, True, True, True]])
+
+    def pooled(inputs, mask=own):
+        both = pool(torch.cat([inputs["first"], inputs["last"]], dim=1), mask)
+        return {"first": both[:, 0], "last": both[:, 1]}
+
+    inputs = {"first": tokens(length=2), "last": tokens(length=3)}
+    reads = {"first": {"first"}, "last": {"last"}}
+    check_gradients(pooled, inputs, reads)
+    with pytest.raises(PropertyError, match="'first' with respect to input 'last'"):
+        check_gradients(lambda given: pooled(given, torch.ones_like(own)), inputs, reads)
+    check_batch_independence(
+        lambda given: pool(given["all"], own), {"all": tokens()}, generator=draws(2)
+    )
+
+
+def test_a_query_of_the_max_pool_that_reads_nothing_has_no_gradient() -> None:
+    pool, values = MaxAttentionPool(8, 2, 2, draws()), tokens().requires_grad_()
+    mask = torch.tensor([[True, False, False, False, False], [False] * 5])
+    pool(values, mask).square().sum().backward()
+    assert all(bool(weights.grad.isfinite().all()) for weights in pool.parameters())
+    assert values.grad[:, 0].any()
+    assert not values.grad[:, 1:].any()
 
 
 def test_weights_come_from_the_generator_alone() -> None:

@@ -128,10 +128,10 @@ def test_other_content_in_one_modality_leaves_the_other_bitwise(form) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("form", FORMS)
 def test_without_one_modality_the_other_is_the_same(form) -> None:
-    model = small(form)
-    both, heard, seen = model(AUDIO, VIDEO), model(AUDIO, None), model(None, VIDEO)
-    torch.testing.assert_close(heard.audio, both.audio, atol=1e-6, rtol=0)
-    torch.testing.assert_close(seen.video, both.video, atol=1e-6, rtol=0)
+    model, audio, video = small(form).double(), AUDIO.double(), VIDEO.double()
+    both, heard, seen = model(audio, video), model(audio, None), model(None, video)
+    torch.testing.assert_close(heard.audio, both.audio, atol=1e-12, rtol=0)
+    torch.testing.assert_close(seen.video, both.video, atol=1e-12, rtol=0)
     assert heard.video is None
     assert seen.audio is None
     assert heard.fusion_tokens.shape == seen.fusion_tokens.shape == (3, 3, 16)
@@ -194,7 +194,8 @@ def test_modalities_are_told_apart() -> None:
     output = small()(AUDIO, AUDIO)
     model = small()
     model.modality.zero_()
-    model.pool.queries[Stream.VIDEO] = model.pool.queries[Stream.AUDIO]
+    queries = model.pool.attention.queries
+    queries[Stream.VIDEO] = queries[Stream.AUDIO]
     same = model(AUDIO, AUDIO)
     torch.testing.assert_close(same.audio, same.video, atol=1e-6, rtol=0)
     assert not torch.allclose(output.audio, output.video, atol=1e-3)
@@ -220,7 +221,8 @@ def test_forms_differ_in_size_as_designed() -> None:
     width, mlp = 16, 64
     block = 4 * width + 4 * (width * width + width) + 2 * width * mlp + mlp + width
     pool = 2 * width + 4 * (width * width + width)
-    rest = 2 * width + 3 * width + 2 * width + pool + 3 * width
+    stream_pool = pool + 3 * width + 2 * width + width * width + width
+    rest = 2 * width + 3 * width + 2 * width + stream_pool
     check_parameter_count(small("vit"), 4 * block + rest)
     check_parameter_count(small("swin"), 4 * block + rest)
     check_parameter_count(small("hip"), 4 * block + rest + pool + 2 * width)
