@@ -12,7 +12,9 @@ class Preset:
     """How much of everything.
 
     Attributes:
-        num_steps: Gradient steps of the streams.
+        num_pure_steps: Gradient steps of the pure streams alone.
+        pure_batch: Of each; nothing is said of both senses, or of what is over.
+        num_steps: Gradient steps of all streams of a step, after these.
         batch: Of each.
         num_fusion_steps: Gradient steps of another fusion than the model's own.
         fusion_batch: Steps of each.
@@ -24,6 +26,8 @@ class Preset:
         calibrate_every: Steps between those calibrated on; neighbours are much alike.
     """
 
+    num_pure_steps: int
+    pure_batch: SoundBatchConfig
     num_steps: int
     batch: SoundBatchConfig
     num_fusion_steps: int
@@ -36,9 +40,13 @@ class Preset:
     calibrate_every: int
 
 
+_PURE = SoundBatchConfig(captions_per_kind=(6, 2, 0, 0))
+_FEW_PURE, _FEW = (SoundBatchConfig(8, kinds, 1) for kinds in ((1, 1, 0, 0), (1, 1, 1, 1)))
 PRESETS = {
-    "full": Preset(6000, SoundBatchConfig(), 1500, 256, 600, 8, 100, (384, 16, 32, 64), 200, 5),
-    "debug": Preset(2, SoundBatchConfig(8, (1, 1, 1, 1), 1), 2, 16, 2, 2, 4, (3, 2, 4, 4), 100, 3),
+    "full": Preset(
+        4000, _PURE, 1500, SoundBatchConfig(), 1500, 256, 400, 8, 100, (384, 16, 32, 64), 200, 5
+    ),
+    "debug": Preset(2, _FEW_PURE, 2, _FEW, 2, 16, 2, 2, 4, (3, 2, 4, 4), 100, 3),
 }
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +11,13 @@ import torch
 
 from playroom_sound_accuracy import base_rates, frame_precision, goal_precision, mean_by_kind
 from playroom_sound_calibration import FALSE_POSITIVE_RATE, calibrate_streams, present_head
-from playroom_sound_domain import IS_HELD_OUT, LabelledEpisodes, SoundBatches, draw_episodes
+from playroom_sound_domain import (
+    IS_HELD_OUT,
+    LabelledEpisodes,
+    SoundBatchConfig,
+    SoundBatches,
+    draw_episodes,
+)
 from playroom_sound_dropout import measure_dropout
 from playroom_sound_fusion import (
     ContrastiveFusion,
@@ -28,7 +35,13 @@ from playroom_sound_memory import (
     with_memory,
 )
 from playroom_sound_presets import Preset, SoundEncoderOptions
-from playroom_sound_streams import ContrastiveSteps, embed_sentences, encode_episodes, measure_steps
+from playroom_sound_streams import (
+    PURE,
+    ContrastiveSteps,
+    embed_sentences,
+    encode_episodes,
+    measure_steps,
+)
 from run_folder import Arrays, RunFolder
 from vlmreward import load_encoder
 from vlmreward.backbone.encoder import MultimodalEncoder
@@ -44,17 +57,28 @@ EPISODES_SEEDS = {
 
 
 def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveSteps:
-    """Train the streams of a step, or load them if an earlier run has."""
+    """Train the streams of a step, or load them if an earlier run has.
+
+    First the pure ones alone, then these and the fused one together.
+    """
     config = BackboneConfig()
     tokenizer = tokenizer_of(config)
     preset: Preset = run.settings
-    return train_backbone(
-        ContrastiveSteps(config, options.seed).to(options.device),
-        SoundBatches(preset.batch, config.log_mel, tokenizer, options.seed),
-        _training(options, preset.num_steps, options.seed),
-        run.path / "steps",
-        evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
+    model = ContrastiveSteps(config, options.seed).to(options.device)
+    phases: tuple[tuple[str, Sequence[str], int, SoundBatchConfig], ...] = (
+        ("pure", PURE, preset.num_pure_steps, preset.pure_batch),
+        ("steps", PURE_AND_FUSED, preset.num_steps, preset.batch),
     )
+    for name, streams, num_steps, batch in phases:
+        model.streams = streams
+        train_backbone(
+            model,
+            SoundBatches(batch, config.log_mel, tokenizer, options.seed),
+            _training(options, num_steps, options.seed),
+            run.path / name,
+            evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
+        )
+    return model
 
 
 def draw(run: RunFolder, name: str) -> LabelledEpisodes:
@@ -257,7 +281,9 @@ def _some_steps(
 def _training(options: SoundEncoderOptions, num_steps: int, seed: int) -> BackboneTrainingConfig:
     return BackboneTrainingConfig(
         num_steps=num_steps,
-        optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=min(200, num_steps)),
+        optimiser=OptimiserConfig(
+            learning_rate=2e-3, warmup_steps=max(1, min(200, num_steps // 8))
+        ),
         seed=seed,
         num_workers=options.num_workers,
         checkpoint_interval=100,

@@ -29,7 +29,7 @@ from playroom_sound_encoder import SoundEncoderOptions
 from playroom_sound_fusion import ContrastiveFusion, PureBatches, PureSteps
 from playroom_sound_in_context import SoundInContextOptions, sound_task_sets
 from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
-from playroom_sound_streams import ContrastiveSteps
+from playroom_sound_streams import PURE, ContrastiveSteps
 from playroom_sound_tasks import SOUND_ROOM_STEPS
 from vlmreward import RewardModel, SoftmaxHead, ThresholdHead
 from vlmreward.backbone import MultimodalEncoder, load_backbone
@@ -136,6 +136,11 @@ def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     steps = ContrastiveSteps(config, seed=0)
     losses = steps(SoundBatches(CONFIG, config.log_mel, tokenizer, seed=0)(0))
     assert set(losses) == {"image_text", "audio_text", "fusion_text"}
+    steps.streams = PURE
+    only = SoundBatchConfig(num_steps=6, captions_per_kind=(6, 2, 0, 0))
+    batch_of_pure = SoundBatches(only, config.log_mel, tokenizer, seed=0)(0)
+    assert set(batch_of_pure.kind.tolist()) == {GoalKind.SEEN, GoalKind.HEARD}
+    assert set(steps(batch_of_pure)) == {"image_text", "audio_text"}
     torch.stack(list(losses.values())).sum().backward()
     trained = {name for name, p in steps.backbone.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in trained} == {
@@ -326,7 +331,7 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
         "fusion_minus_gates", "fusion_minus_cross_attention",
     }  # fmt: skip
     assert 0 <= summary["dropout"]["microphone calibrated changed"] <= 1
-    for name in ("steps", "mean_0", "ttm_0"):
+    for name in ("pure", "steps", "mean_0", "ttm_0"):
         assert (run_dir / name / "model.safetensors").exists()
     saved = load_backbone(str(run_dir / "ttm_0_backbone.json"), stream="present", device="cpu")
     assert saved.calibrated_head is not None
