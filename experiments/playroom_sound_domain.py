@@ -1,7 +1,8 @@
 """What the experiments share about the Playroom with sound: captioned steps, and labelled episodes.
 
 Axis letters: ``B`` steps, ``E`` episodes, ``T`` their length, ``N`` texts, ``G`` goals, ``H W``
-pixels, ``R`` log-mel frames of a step, ``M`` mel bands, ``L`` tokens of a text.
+pixels, ``R`` log-mel frames of a step, ``M`` mel bands, ``L`` tokens of a text, ``C`` captions that
+are told.
 """
 
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ class SoundBatch:
         tokens: Every sentence once.
         is_true: Which sentence is true of which step.
         kind: The `GoalKind` of every sentence.
+        told: Which of `TOLD_CAPTIONS` is true of the episode of which step, drawn or not.
     """
 
     frames: UInt8[Tensor, "B H W 3"]
@@ -67,6 +69,7 @@ class SoundBatch:
     tokens: Int64[Tensor, "N L"]
     is_true: Bool[Tensor, "B N"]
     kind: Int64[Tensor, " N"]
+    told: Bool[Tensor, "B C"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class SoundBatches:
         mels = log_mel(sound, self._mel)[:, -STEP_SAMPLES // self._mel.hop :]
         frames = self._renderer(state)
         texts, is_true, kinds = self._describe(state, frames, rng)
-        return SoundBatch(frames, mels, self._tokenizer(texts), is_true, kinds)
+        told = told_captions(state)
+        return SoundBatch(frames, mels, self._tokenizer(texts), is_true, kinds, told)
 
     def _draw(self, rng: np.random.Generator) -> tuple[PlayroomSoundState, PlayroomSoundState]:
         """Draw rooms at any time of their episodes, and what they were a step before."""

@@ -13,7 +13,7 @@ class Preset:
 
     Attributes:
         num_pure_steps: Gradient steps of the pure streams alone.
-        pure_batch: Of each; nothing is said of both senses, or of what is over.
+        pure_batch: Of each; nothing is said of both senses.
         num_steps: Gradient steps of all streams of a step, after these.
         batch: Of each.
         num_fusion_steps: Gradient steps of another fusion than the model's own.
@@ -40,8 +40,8 @@ class Preset:
     calibrate_every: int
 
 
-_PURE = SoundBatchConfig(captions_per_kind=(6, 2, 0, 0))
-_FEW_PURE, _FEW = (SoundBatchConfig(8, kinds, 1) for kinds in ((1, 1, 0, 0), (1, 1, 1, 1)))
+_PURE = SoundBatchConfig(captions_per_kind=(6, 2, 0, 2))
+_FEW_PURE, _FEW = (SoundBatchConfig(8, kinds, 1) for kinds in ((1, 1, 0, 1), (1, 1, 1, 1)))
 PRESETS = {
     "full": Preset(
         4000, _PURE, 1500, SoundBatchConfig(), 1500, 256, 400, 8, 100, (384, 16, 32, 64), 200, 5

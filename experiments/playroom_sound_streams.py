@@ -1,8 +1,10 @@
 """The streams of a step of a backbone: how they are trained, and what they make of episodes.
 
 Sound is contrasted with sentences about what is heard, frames with those about what is seen, and
-both together with all kinds. The pure streams come first, by themselves: what no stream can know
-slows down what it learns, and sight is the slowest to be learned.
+both together with these and with those about both. What no stream can know slows down what it
+learns: so the pure streams come first, by themselves, and sentences that are told of an episode are
+contrasted with the truth itself, in place of a memory, which comes later. Without that they would
+all be embedded alike, and no memory could tell them apart.
 
 Axis letters: ``E`` episodes, ``T`` their length, ``G`` sentences, ``D`` width.
 """
@@ -12,9 +14,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from playroom_sound_accuracy import goal_precision, mean_by_kind
 from playroom_sound_domain import SENTENCES, LabelledEpisodes, SoundBatch
+from vlmreward.backbone.layers import linear
 from vlmreward.backbone.model import (
     PURE_AND_FUSED,
     BackboneConfig,
@@ -29,36 +33,46 @@ from vlmreward.backbone.objectives import (
     StreamTexts,
 )
 from vlmreward.encoders.open_clip import Tokenizer
-from vlmreward_envs.playroom_sound import GoalKind
+from vlmreward_envs.playroom_sound import TOLD_CAPTIONS, GoalKind
 
 _OFF = PairConfig(weight=0.0)
 # Sound and sight have nothing to do with each other here but what the person does.
-_OF_STEPS = ObjectivesConfig(audio_video=_OFF, episode_text=_OFF)
+_OF_STEPS = ObjectivesConfig(audio_video=_OFF)
 KINDS_OF_STREAM = {
     "video": (GoalKind.SEEN,),
     "audio": (GoalKind.HEARD,),
-    "fusion": tuple(GoalKind),
+    "fusion": (GoalKind.SEEN, GoalKind.HEARD, GoalKind.SEEN_AND_HEARD),
+    "episode": (GoalKind.TOLD,),
 }
 """The kinds of sentences that each stream is contrasted with."""
 PURE = ("audio", "video")
+_HIDDEN = 128
 _ROWS_AT_A_TIME = 256
 
 
 class ContrastiveSteps(nn.Module):
     """A backbone whose streams are contrasted with sentences about single steps.
 
+    In place of an episode's memory stands a small network that is told the truth.
+
     Args:
         config: Shape of the backbone.
         seed: Of its weights.
 
     Attributes:
-        streams: Those that are contrasted.
+        streams: Those of a step that are contrasted.
     """
 
     def __init__(self, config: BackboneConfig, seed: int) -> None:
         super().__init__()
         self.streams: Sequence[str] = PURE_AND_FUSED
-        self.backbone = MultimodalBackbone(config, torch.Generator().manual_seed(seed))
+        draws = torch.Generator().manual_seed(seed)
+        self.backbone = MultimodalBackbone(config, draws)
+        self.truth = nn.Sequential(
+            linear(len(TOLD_CAPTIONS), _HIDDEN, draws),
+            nn.GELU(),
+            linear(_HIDDEN, config.embed_dim, draws),
+        )
         self.objectives = ContrastiveObjectives(_OF_STEPS)
         for part in parts_of_memory(self.backbone):
             part.requires_grad_(False)
@@ -67,14 +81,16 @@ class ContrastiveSteps(nn.Module):
         """Return the losses of a batch, by the pair of streams."""
         step = encode(self.backbone, batch.frames, batch.log_mel)
         text = self.backbone.encode_text(batch.tokens)
+        embedded = {name: getattr(step, name) for name in self.streams}
+        embedded["episode"] = normalize(self.truth(batch.told.float()), dim=1)
         own = {
             name: torch.isin(
                 batch.kind, torch.tensor(KINDS_OF_STREAM[name], device=batch.kind.device)
             )
-            for name in self.streams
+            for name in embedded
         }
         return self.objectives(
-            {name: StreamEmbeddings(getattr(step, name)) for name in self.streams},
+            {name: StreamEmbeddings(vectors) for name, vectors in embedded.items()},
             {name: StreamTexts(text[of], batch.is_true[:, of]) for name, of in own.items()},
         )
 

@@ -135,12 +135,12 @@ def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     tokenizer = tokenizer_of(config)
     steps = ContrastiveSteps(config, seed=0)
     losses = steps(SoundBatches(CONFIG, config.log_mel, tokenizer, seed=0)(0))
-    assert set(losses) == {"image_text", "audio_text", "fusion_text"}
+    assert set(losses) == {"image_text", "audio_text", "fusion_text", "episode_text"}
     steps.streams = PURE
-    only = SoundBatchConfig(num_steps=6, captions_per_kind=(6, 2, 0, 0))
+    only = SoundBatchConfig(num_steps=6, captions_per_kind=(6, 2, 0, 2))
     batch_of_pure = SoundBatches(only, config.log_mel, tokenizer, seed=0)(0)
-    assert set(batch_of_pure.kind.tolist()) == {GoalKind.SEEN, GoalKind.HEARD}
-    assert set(steps(batch_of_pure)) == {"image_text", "audio_text"}
+    assert GoalKind.SEEN_AND_HEARD not in batch_of_pure.kind.tolist()
+    assert set(steps(batch_of_pure)) == {"image_text", "audio_text", "episode_text"}
     torch.stack(list(losses.values())).sum().backward()
     trained = {name for name, p in steps.backbone.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in trained} == {
