@@ -35,6 +35,7 @@ from vlmreward.backbone.layers import Block, learned
 from vlmreward.backbone.ttm import TokenTuringMachine, TTMConfig
 
 _STAMP_BASE = 10_000.0
+_FIRST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -224,8 +225,10 @@ class TransformerCombiner(EpisodeMemory):
     """A transformer over the step's tokens and learned queries, which go on from the last outputs.
 
     Being added to the queries, what was put out last has a residual path to what is put out next:
-    without it, memory over several steps is learned at fewer learning rates. The transformer knows
-    the tokens of a step by their content only: positions are the tokeniser's to add.
+    without it, memory over several steps is learned at fewer learning rates. What the blocks add to
+    that path is small at first, so that what is carried lasts for many steps before anything is
+    learned. The transformer knows the tokens of a step by their content only: positions are the
+    tokeniser's to add.
 
     Args:
         config: Shape of the transformer.
@@ -244,6 +247,9 @@ class TransformerCombiner(EpisodeMemory):
             Block(width, config.num_heads, config.mlp_dim, generator)
             for _ in range(config.num_layers)
         )
+        for block in self.blocks:
+            for layer in (block.attention.out, block.mlp.out):
+                layer.weight.data *= _FIRST_SHARE
         self.final_norm = nn.LayerNorm(width)
 
     def _combine(

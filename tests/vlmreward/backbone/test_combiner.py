@@ -263,6 +263,24 @@ def test_mean_stays_exact_over_a_thousand_steps():
     assert summary.item() == pytest.approx(49.5, abs=1e-3)
 
 
+@torch.no_grad()
+def test_what_a_transformer_carries_lasts_before_anything_is_learned():
+    memory = TransformerCombiner(CombinerConfig(), seeded())
+    draws = seeded()
+    one, other = (
+        MemoryState(torch.randn(4, 8, 128, generator=draws), torch.ones(4, dtype=torch.long))
+        for _ in range(2)
+    )
+    going_on = torch.zeros(4, dtype=torch.bool)
+    for _ in range(20):
+        same = torch.randn(4, 8, 128, generator=draws)
+        summary, one = memory.step(same, going_on, one)
+        different, other = memory.step(same, going_on, other)
+    # Of two episodes that were alike for twenty steps, each is still told by what was before.
+    apart = torch.cosine_similarity(summary, different, dim=2).mean()
+    assert apart < 0.5
+
+
 def test_transformer_keeps_its_last_outputs(tokens):
     check_queries_are_kept(transformer(), tokens)
 
