@@ -57,6 +57,8 @@ class SoundEncoderOptions:
     Attributes:
         memories: What goes over the steps of an episode; one or several, to compare.
         memory_seeds: Of the memories' weights and batches.
+        streams: A shipped backbone, or the card of one, whose streams are taken as they are; they
+            are trained if None.
         time_stamps: Whether memories are told the number of each step; a mean never is.
         preset: ``debug`` runs through everything in little time.
         seed: Of the streams' weights and batches.
@@ -70,6 +72,7 @@ class SoundEncoderOptions:
 
     memories: tuple[MemoryKind, ...] = ("transformer",)
     memory_seeds: tuple[int, ...] = (0,)
+    streams: str | None = None
     time_stamps: bool = False
     preset: Literal["full", "debug"] = "full"
     seed: int = 0

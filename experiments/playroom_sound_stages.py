@@ -1,10 +1,12 @@
 """What a run trains and measures of the backbone of the Playroom with sound, stage by stage."""
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ from playroom_sound_streams import (
 from run_folder import Arrays, RunFolder
 from vlmreward import load_encoder
 from vlmreward.backbone.encoder import MultimodalEncoder
-from vlmreward.backbone.files import save_backbone, tokenizer_of
+from vlmreward.backbone.files import load_backbone, save_backbone, tokenizer_of
 from vlmreward.backbone.model import PURE_AND_FUSED, BackboneConfig, MemoryKind
 from vlmreward.backbone.optimisers import OptimiserConfig
 from vlmreward.backbone.training import BackboneTrainingConfig, train_backbone
@@ -54,13 +56,18 @@ EPISODES_SEEDS = {
     "train": 6_000_001, "progress": 6_000_002, "calibration": 6_000_004, "test": 6_000_003
 }  # fmt: skip
 """Memories are trained on the first episodes and looked at on the second."""
+_PAIRS: dict[str, Literal["audio", "video", "fusion"]] = {
+    "audio_text": "audio", "image_text": "video", "fusion_text": "fusion"
+}  # fmt: skip
 
 
 def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveSteps:
-    """Train the streams of a step, or load them if an earlier run has.
+    """Train the streams of a step, or load them if an earlier run has, or if the options name some.
 
     First the pure ones alone, then these and the fused one together.
     """
+    if options.streams is not None:
+        return load_steps(options.streams, options.seed, options.device)
     config = BackboneConfig()
     tokenizer = tokenizer_of(config)
     preset: Preset = run.settings
@@ -79,6 +86,19 @@ def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveStep
             evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
         )
     return model
+
+
+def load_steps(name: str, seed: int, device: str) -> ContrastiveSteps:
+    """Return the streams of a backbone that has been trained, at the temperatures of its card."""
+    encoders = {
+        pair: load_backbone(name, stream=stream, device=device) for pair, stream in _PAIRS.items()
+    }
+    backbone = encoders["fusion_text"].backbone
+    steps = ContrastiveSteps(backbone.config, seed)
+    steps.backbone.load_state_dict(backbone.state_dict())
+    for pair, encoder in encoders.items():
+        steps.objectives.log_scales[pair].data.fill_(math.log(encoder.logit_scale))
+    return steps.to(device).eval()
 
 
 def draw(run: RunFolder, name: str) -> LabelledEpisodes:
@@ -215,14 +235,9 @@ def save(
     backbone, path = model.backbone, run.path / f"{name}_backbone"
     tokenizer = tokenizer_of(backbone.config)
     trained = {
-        stream: 1 / objectives.logit_scale(pair).item()
-        for objectives, pair, stream in (
-            (steps.objectives, "audio_text", "audio"),
-            (steps.objectives, "image_text", "video"),
-            (steps.objectives, "fusion_text", "fusion"),
-            (model.objectives, "episode_text", "episode"),
-        )
+        stream: 1 / steps.objectives.logit_scale(pair).item() for pair, stream in _PAIRS.items()
     }
+    trained["episode"] = 1 / model.objectives.logit_scale("episode_text").item()
     (embedded, is_true), test = (
         _some_steps(encode_streams(backbone, episodes), episodes, preset.calibrate_every)
         for episodes in (draw(run, "calibration"), draw(run, "test"))

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +30,11 @@ from playroom_sound_encoder import SoundEncoderOptions
 from playroom_sound_fusion import ContrastiveFusion, PureBatches, PureSteps
 from playroom_sound_in_context import SoundInContextOptions, sound_task_sets
 from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
+from playroom_sound_presets import PRESETS
+from playroom_sound_stages import train_steps
 from playroom_sound_streams import PURE, ContrastiveSteps
 from playroom_sound_tasks import SOUND_ROOM_STEPS
+from run_folder import RunFolder
 from vlmreward import RewardModel, SoftmaxHead, ThresholdHead
 from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward.backbone.audio import LogMelConfig
@@ -345,6 +349,18 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
     again = json.loads((run_dir / "summary.json").read_text())
     for name in ("average_precision", "differences", "dropout"):
         assert again[name] == summary[name]
+
+
+def test_streams_can_be_those_of_a_saved_backbone(folder: Path) -> None:
+    name = f"runs/{ENCODER.run_name}/ttm_0_backbone.json"
+    saved = load_backbone(name, stream="video", device="cpu")
+    steps = train_steps(
+        RunFolder(Path("elsewhere"), PRESETS["debug"]), replace(ENCODER, streams=name)
+    )
+    assert not (folder / "elsewhere" / "pure").exists()
+    assert steps.objectives.logit_scale("image_text").item() == pytest.approx(saved.logit_scale)
+    for key, weights in steps.backbone.state_dict().items():
+        assert torch.equal(weights, saved.backbone.state_dict()[key]), key
 
 
 def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
