@@ -56,6 +56,7 @@ EPISODES_SEEDS = {
     "train": 6_000_001, "progress": 6_000_002, "calibration": 6_000_004, "test": 6_000_003
 }  # fmt: skip
 """Memories are trained on the first episodes and looked at on the second."""
+_LEARNING_RATE = 2e-3
 _PAIRS: dict[str, Literal["audio", "video", "fusion"]] = {
     "audio_text": "audio", "image_text": "video", "fusion_text": "fusion"
 }  # fmt: skip
@@ -72,16 +73,16 @@ def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveStep
     tokenizer = tokenizer_of(config)
     preset: Preset = run.settings
     model = ContrastiveSteps(config, options.seed).to(options.device)
-    phases: tuple[tuple[str, Sequence[str], int, SoundBatchConfig], ...] = (
-        ("pure", PURE, preset.num_pure_steps, preset.pure_batch),
-        ("steps", PURE_AND_FUSED, preset.num_steps, preset.batch),
+    phases: tuple[tuple[str, Sequence[str], int, SoundBatchConfig, float], ...] = (
+        ("pure", PURE, preset.num_pure_steps, preset.pure_batch, _LEARNING_RATE),
+        ("steps", PURE_AND_FUSED, preset.num_steps, preset.batch, _LEARNING_RATE / 2),
     )
-    for name, streams, num_steps, batch in phases:
+    for name, streams, num_steps, batch, learning_rate in phases:
         model.streams = streams
         train_backbone(
             model,
             SoundBatches(batch, config.log_mel, tokenizer, options.seed),
-            _training(options, num_steps, options.seed),
+            _training(options, num_steps, options.seed, learning_rate),
             run.path / name,
             evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
         )
@@ -293,11 +294,13 @@ def _some_steps(
     return rows, episodes.is_true.flatten(0, 1)[::every]
 
 
-def _training(options: SoundEncoderOptions, num_steps: int, seed: int) -> BackboneTrainingConfig:
+def _training(
+    options: SoundEncoderOptions, num_steps: int, seed: int, learning_rate: float = _LEARNING_RATE
+) -> BackboneTrainingConfig:
     return BackboneTrainingConfig(
         num_steps=num_steps,
         optimiser=OptimiserConfig(
-            learning_rate=2e-3, warmup_steps=max(1, min(200, num_steps // 8))
+            learning_rate=learning_rate, warmup_steps=max(1, min(200, num_steps // 8))
         ),
         seed=seed,
         num_workers=options.num_workers,
