@@ -97,8 +97,19 @@ def calibrate(
         temperature = trained
         print(f"{encoder.name}: the temperature of training is kept, {trained:.3g}: {error}")
     scores = SoftmaxHead(temperature).score(similarities).double().numpy()
-    threshold = threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
-    return StreamCalibration(temperature, threshold)
+    return StreamCalibration(temperature, choose_threshold(scores, labels))
+
+
+def choose_threshold(scores: Float[np.ndarray, " MG"], labels: Bool[np.ndarray, " MG"]) -> float:
+    """Return the threshold of the wanted rate of false positives.
+
+    Where scores are without an error it would be far below what is ever false: then it is half way
+    between the largest false one and the smallest true one.
+    """
+    largest, smallest = scores[~labels].max(), scores[labels].min()
+    if largest < smallest:
+        return float(largest + smallest) / 2
+    return threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
 
 
 def present_scores(

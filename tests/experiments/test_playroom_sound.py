@@ -14,7 +14,13 @@ import playroom_sound_in_context
 from playroom_domain import HELD_OUT_NAMES
 from playroom_sound import GROUPS, SoundOptions
 from playroom_sound_accuracy import best_single, difference, goal_precision, interval, table
-from playroom_sound_calibration import pooled_similarities, present_head, present_scores
+from playroom_sound_calibration import (
+    FALSE_POSITIVE_RATE,
+    choose_threshold,
+    pooled_similarities,
+    present_head,
+    present_scores,
+)
 from playroom_sound_domain import (
     GOALS_OF_KIND,
     IS_HELD_OUT,
@@ -263,6 +269,15 @@ class OneVectorASentence(MultimodalEncoder):
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         rows = torch.tensor([self.known.index(text) for text in texts])
         return torch.nn.functional.one_hot(rows, self.embed_dim).float()
+
+
+def test_a_threshold_keeps_its_distance_where_scores_are_without_an_error() -> None:
+    labels = np.array([False, False, False, True, True])
+    assert choose_threshold(np.array([0.0, 0.1, 0.2, 0.8, 0.9]), labels) == pytest.approx(0.5)
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random(10_000), rng.random(10_000) < 0.2
+    paid = scores > choose_threshold(scores, labels)
+    assert paid[~labels].mean() == pytest.approx(FALSE_POSITIVE_RATE, abs=2e-4)
 
 
 def test_a_cut_sensor_changes_no_reward_once_scales_are_calibrated() -> None:
