@@ -243,13 +243,14 @@ class TransformerCombiner(EpisodeMemory):
         super().__init__(width, num_outputs, num_carried=num_outputs, time_stamps=time_stamps)
         self.config = config
         self.queries = learned(num_outputs, width, generator=generator)
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(width, config.num_heads, config.mlp_dim, generator)
             for _ in range(config.num_layers)
-        )
-        for block in self.blocks:
+        ]
+        for block in blocks:
             for layer in (block.attention.out, block.mlp.out):
                 layer.weight.data *= _FIRST_SHARE
+        self.blocks = nn.ModuleList(blocks)
         self.final_norm = nn.LayerNorm(width)
 
     def _combine(
