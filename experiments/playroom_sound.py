@@ -125,7 +125,7 @@ def main(options: SoundOptions) -> Path:
         RuntimeError: If jobs failed twice.
     """
     load_backbone(options.backbone, device="cpu")  # before anything is computed
-    run = RunFolder(Path("runs") / options.run_name, PRESETS[options.preset])
+    run = RunFolder(Path("runs") / options.run_name, PRESETS[options.preset], options.backbone)
     calibrations: dict[str, Job] = {
         f"calibration {group} {payer}": partial(run_calibration, run, group, payer, options)
         for group in GROUPS

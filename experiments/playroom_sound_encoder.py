@@ -46,7 +46,7 @@ def main(options: SoundEncoderOptions) -> Path:
         ValueError: If the folder belongs to other settings.
         RuntimeError: If memories could not be trained.
     """
-    run = RunFolder(Path("runs") / options.run_name, PRESETS[options.preset])
+    run = RunFolder(Path("runs") / options.run_name, PRESETS[options.preset], options.streams)
     torch.set_num_threads(options.num_threads)
     steps = train_steps(run, options)
     for name in ("train", "progress", "test"):

@@ -155,7 +155,7 @@ def main(options: SoundInContextOptions) -> Path:
     """
     encoder = load_backbone(options.backbone, stream="fusion", device="cpu")
     settings = PRESETS[options.preset]
-    run = RunFolder(Path("runs") / options.run_name, settings)
+    run = RunFolder(Path("runs") / options.run_name, settings, options.backbone)
     rewards = {BACKBONE: RewardModel(encoder, goals_of("heard")), TRUTH: None}
     folders = {payer: RunFolder(run.path / payer.replace(" ", "_"), settings) for payer in rewards}
     found: dict[str, list[Arrays]] = {}

@@ -70,7 +70,7 @@ class SoundEncoderOptions:
         run_name: Folder under ``runs/``.
     """
 
-    memories: tuple[MemoryKind, ...] = ("transformer",)
+    memories: tuple[MemoryKind, ...] = ("ttm",)
     memory_seeds: tuple[int, ...] = (0,)
     streams: str | None = None
     time_stamps: bool = False

@@ -22,21 +22,30 @@ _PACKAGES = ("vlmreward", "torch", "open_clip_torch", "gymnasium", "stable-basel
 class RunFolder:
     """A folder under ``runs/`` that belongs to one set of settings.
 
+    Attributes:
+        path: The folder.
+        settings: A data class.
+        source: Name of the trained model that the run goes on from, if there is one.
+
     Raises:
-        ValueError: The folder holds a run with other settings.
+        ValueError: The folder holds a run with other settings, or from another source.
     """
 
     path: Path
     settings: Any
+    source: str | None = None
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps(asdict(self.settings)))
+        if self.source is not None:
+            wanted["source"] = self.source
         file = self.path / "settings.json"
         if not file.exists():
             write_atomically(file, json.dumps(wanted, indent=2).encode())
         elif (found := json.loads(file.read_text())) != wanted:
-            differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+            keys = wanted.keys() | found.keys()
+            differing = sorted(key for key in keys if found.get(key) != wanted.get(key))
             raise ValueError(
                 f"{self.path} belongs to a run with other settings ({differing} differ); choose "
                 "another --run-name or delete the folder"

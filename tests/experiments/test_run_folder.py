@@ -48,6 +48,16 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         RunFolder(tmp_path, Settings(1))
 
 
+@pytest.mark.parametrize(
+    ("source", "other"), [("small", "large"), (None, "large"), ("small", None)]
+)
+def test_another_source_is_refused(tmp_path: Path, source: str | None, other: str | None) -> None:
+    for _ in range(2):
+        assert RunFolder(tmp_path, Settings(), source).source == source
+    with pytest.raises(ValueError, match=r"\['source'\] differ"):
+        RunFolder(tmp_path, Settings(), other)
+
+
 def test_a_full_disk_is_told_and_finished_stages_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ def sinusoidal_stamps(num_steps: Int64[Tensor, " B"], embed_dim: int) -> Float[T
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
-class EpisodeMemory(nn.Module, ABC):
+class TokenMemory(nn.Module, ABC):
     """Sums up the steps of an episode so far in a fixed number of tokens.
 
     Called with all steps at once or fed one `step` after the other, it gives the same.
@@ -173,7 +173,7 @@ class EpisodeMemory(nn.Module, ABC):
         return torch.stack(summaries, dim=1)
 
 
-class MeanMemory(EpisodeMemory):
+class MeanMemory(TokenMemory):
     """The mean over the steps of the episode of each step's mean token; learns nothing.
 
     Args:
@@ -221,7 +221,7 @@ class CombinerConfig:
                 raise ValueError(f"got {name}={size}, expected at least 1")
 
 
-class TransformerCombiner(EpisodeMemory):
+class TransformerCombiner(TokenMemory):
     """A transformer over the step's tokens and learned queries, which go on from the last outputs.
 
     Being added to the queries, what was put out last has a residual path to what is put out next:
@@ -266,7 +266,7 @@ class TransformerCombiner(EpisodeMemory):
         return summary, summary
 
 
-class TTMCombiner(EpisodeMemory):
+class TTMCombiner(TokenMemory):
     """What a Token Turing Machine puts out; its memory is what is carried.
 
     Args:

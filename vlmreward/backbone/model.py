@@ -1,7 +1,7 @@
 """The backbone: what is seen, heard and remembered of an episode, beside what is said of it.
 
 Each step's frame and sound become tokens, `Zorro` mixes them without mixing the pure streams, and
-an `EpisodeMemory` goes over the fusion tokens of all steps so far. Four streams come out, one unit
+a `TokenMemory` goes over the fusion tokens of all steps so far. Four streams come out, one unit
 vector each, in the space of a CLIP's text tower: ``audio``, ``video`` and ``fusion`` of the present
 step, ``episode`` of all steps up to it.
 
@@ -25,9 +25,9 @@ from torch.nn.functional import normalize
 from vlmreward.backbone.audio import AudioTokens, LogMelConfig
 from vlmreward.backbone.combiner import (
     CombinerConfig,
-    EpisodeMemory,
     MeanMemory,
     MemoryState,
+    TokenMemory,
     TransformerCombiner,
     TTMCombiner,
 )
@@ -266,7 +266,7 @@ class MultimodalBackbone(nn.Module):
         return normalize(self.memory_projection(pooled), dim=1)
 
 
-def _memory(config: BackboneConfig, generator: torch.Generator) -> EpisodeMemory:
+def _memory(config: BackboneConfig, generator: torch.Generator) -> TokenMemory:
     width, heads = config.zorro.embed_dim, config.zorro.num_heads
     if config.memory == "mean":
         return MeanMemory(width)

@@ -6,9 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vlmreward.backbone import combiner
 from vlmreward.backbone.combiner import (
     CombinerConfig,
-    EpisodeMemory,
     MeanMemory,
     MemoryState,
+    TokenMemory,
     TransformerCombiner,
     TTMCombiner,
     sinusoidal_stamps,
@@ -180,7 +180,7 @@ def check_queries_are_kept(module, tokens):
 
 
 def test_one_interface(memory, tokens, is_first):
-    assert isinstance(memory, EpisodeMemory)
+    assert isinstance(memory, TokenMemory)
     outputs = memory(tokens, is_first)
     assert outputs.shape == (3, NUM_STEPS, memory.num_outputs, 8)
     state = memory.initial_state(3)
