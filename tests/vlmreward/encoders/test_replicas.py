@@ -194,5 +194,6 @@ def test_failures_in_any_process_reach_the_first_and_nobody_hangs(pair):
     assert said[2].startswith("RuntimeError process 1 could not encode its share:")
     assert said[2].endswith("ValueError: trouble in process 1")
     assert said[3].startswith("RuntimeError"), "the other process is gone"
-    assert errors[-1].endswith("KeyError: 'of the work'")
-    assert returncode == 1
+    # Threads of torch's may abort the interpreter at its very end, after the error has been told.
+    assert any(line.endswith("KeyError: 'of the work'") for line in errors)
+    assert returncode != 0
