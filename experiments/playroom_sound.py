@@ -7,7 +7,8 @@ backbone, on that of the CLIP of the silent Playroom, which sees frames only, an
 truth. All rewards are calibrated alike, on the same labelled episodes. Reported is the true return
 of each goal: steps of an episode at which it is true.
 
-Goes on where it was killed. Ends with ``summary.json`` under ``runs/playroom_sound/``.
+Goes on where it was killed. Ends with ``summary.json`` and a picture under
+``runs/playroom_sound/``.
 
 Axis letters: ``S`` seeds, ``G`` goals, ``K`` points of a curve, ``E`` episodes, ``T`` their length.
 """
@@ -29,9 +30,10 @@ from algdistill.sources import ActorCritic
 from jobs import Job, run_all_jobs
 from playroom_sound_calibration import calibrate
 from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
+from playroom_sound_figures import LearningCurve, learning_curves
 from playroom_sound_memory import encode_streams
 from playroom_sound_tasks import sound_tasks
-from run_folder import Arrays, RunFolder, machine, versions, write_json
+from run_folder import Arrays, RunFolder, machine, versions, write_atomically, write_json
 from trend_online import NUM_TASKS, act, learner_config
 from vlmreward import (
     Goal,
@@ -118,7 +120,7 @@ class SoundOptions:
 
 
 def main(options: SoundOptions) -> Path:
-    """Run what is not yet done, write ``summary.json``, and return the folder.
+    """Run what is not yet done, write ``summary.json`` and a picture, and return the folder.
 
     Raises:
         ValueError: If the backbone is unknown, or the folder belongs to other settings.
@@ -151,6 +153,8 @@ def main(options: SoundOptions) -> Path:
             "groups": {group: summarise(run, group, options.seeds) for group in GROUPS},
         },
     )
+    curves = {group: read_curves(run, group, options.seeds) for group in GROUPS}
+    write_atomically(run.path / "learning.png", learning_curves(curves))
     print(run.path / "summary.json")
     return run.path
 
@@ -263,6 +267,16 @@ def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, A
                 share(returns[:, reached], last[TRUTH][:, reached]) if reached.any() else None
             )
     return found
+
+
+def read_curves(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, LearningCurve]:
+    """Return the true returns over training, mean over a group's goals, by who pays."""
+    curves = {}
+    for payer in PAYERS:
+        found = [run.finished(f"{group}_{_file_name(payer)}_{seed}") for seed in seeds]
+        returns = np.stack([of["returns"].mean(axis=1) for of in found])
+        curves[payer] = LearningCurve(found[0]["steps"], returns)
+    return curves
 
 
 def share(returns: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:

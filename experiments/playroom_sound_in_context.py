@@ -43,8 +43,8 @@ from hidden_goal_learning import (
 )
 from hidden_goals import EPISODE_LENGTH
 from playroom_sound import BACKBONE, GROUPS, TRUTH, goals_of
+from playroom_sound_figures import returns_in_context
 from playroom_sound_tasks import SoundTasks
-from plots import LINES, drawing, png
 from run_folder import (
     Arrays,
     RunFolder,
@@ -193,7 +193,7 @@ def main(options: SoundInContextOptions) -> Path:
     )
     write_atomically(
         run.path / "in_context.png",
-        picture({name: of.mean(axis=(0, 1)) for name, of in curves.items()}),
+        returns_in_context({name: of.mean(axis=(0, 1)) for name, of in curves.items()}),
     )
     print(run.path / "summary.json")
     return run.path
@@ -246,20 +246,6 @@ def summarise(curves: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
 def _interval(returns: NDArray[np.float64]) -> dict[str, float]:
     found = bootstrap_interval(returns.mean(axis=2, keepdims=True), mean_return, seed=0)
     return {name: float(getattr(found, name)[0]) for name in ("value", "low", "high")}
-
-
-def picture(curves: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Draw the mean true return of every episode ``[K]``, by who acts, as PNG."""
-    with drawing((6, 3.4)) as figure:
-        axes = figure.add_subplot()
-        for (name, curve), (colour, line, _) in zip(curves.items(), LINES, strict=False):
-            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, ls=line, label=name)
-        axes.set(
-            xlabel="episode in context", ylabel="steps that are as wanted, of 20", ylim=(0, None)
-        )
-        axes.set_title("a wanted sound, in rooms never seen")
-        axes.legend()
-        return png(figure)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) 
             assert not np.any(found["true reward"]["returns"])
             continue
         assert share["low"] <= share["value"] <= share["high"]
+    assert (run_dir / "learning.png").stat().st_size > 5_000
     kept = (run_dir / "told_backbone_0.npz").stat().st_mtime_ns
     playroom_sound.main(options)
     assert (run_dir / "told_backbone_0.npz").stat().st_mtime_ns == kept

@@ -73,14 +73,17 @@ def run_with_replicas(encoder: ImageTextEncoder, work: Callable[[ImageTextEncode
             )
         return work(encoder)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    if dist.get_rank() != 0:
-        _serve(encoder, group)
-        return None
-    replicated = ReplicatedEncoder(encoder, group)
     try:
-        return work(replicated)
+        if dist.get_rank() != 0:
+            _serve(encoder, group)
+            return None
+        replicated = ReplicatedEncoder(encoder, group)
+        try:
+            return work(replicated)
+        finally:
+            replicated.close()
     finally:
-        replicated.close()
+        dist.destroy_process_group(group)  # its threads may otherwise abort a process that exits
 
 
 class ReplicatedEncoder(EncoderWrapper):
