@@ -32,6 +32,7 @@ from playroom_sound_calibration import calibrate
 from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
 from playroom_sound_figures import LearningCurve, learning_curves
 from playroom_sound_memory import encode_streams
+from playroom_sound_streams import CONFIG, FRAME_CLIP
 from playroom_sound_tasks import sound_tasks
 from run_folder import Arrays, RunFolder, machine, versions, write_atomically, write_json
 from trend_online import NUM_TASKS, act, learner_config
@@ -43,7 +44,7 @@ from vlmreward import (
     ThresholdHead,
     load_encoder,
 )
-from vlmreward.backbone import BackboneConfig, MultimodalEncoder, load_backbone
+from vlmreward.backbone import MultimodalEncoder, load_backbone
 from vlmreward_envs.playroom_sound import GoalKind
 
 CALIBRATION_SEED, EVALUATION_SEED = 7_000_001, 7_000_002
@@ -162,7 +163,7 @@ def main(options: SoundOptions) -> Path:
 def load_payer(payer: str, group: Group, backbone: str) -> ImageTextEncoder:
     """Load what pays, unless it is the ground truth."""
     if payer == FRAMES:
-        return load_encoder("playroom", device="cpu")
+        return load_encoder(FRAME_CLIP, device="cpu")
     return load_backbone(backbone, stream=_STREAM[group], device="cpu")
 
 
@@ -178,7 +179,7 @@ def run_calibration(run: RunFolder, group: Group, payer: str, options: SoundOpti
 
     def compute() -> Arrays:
         preset: Preset = run.settings
-        mel = BackboneConfig().log_mel
+        mel = CONFIG.log_mel
         rng = np.random.default_rng(CALIBRATION_SEED)
         episodes = draw_episodes(preset.num_episodes, preset.episode_length, mel, rng)
         encoder = load_payer(payer, group, options.backbone)

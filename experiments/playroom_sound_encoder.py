@@ -32,8 +32,8 @@ from playroom_sound_stages import (
     tokens_of,
     train_steps,
 )
+from playroom_sound_streams import CONFIG
 from run_folder import RunFolder, machine, versions, write_json
-from vlmreward.backbone.model import BackboneConfig
 from vlmreward_envs.playroom_sound import GoalKind
 
 _OF_STEP = (GoalKind.SEEN, GoalKind.HEARD, GoalKind.SEEN_AND_HEARD)
@@ -99,7 +99,7 @@ def summarise(run: RunFolder, options: SoundEncoderOptions) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "seconds": run.seconds(),
-        "config": BackboneConfig().to_dict(),
+        "config": CONFIG.to_dict(),
         "time_stamps": options.time_stamps,
         "memory_seeds": list(options.memory_seeds),
         "average_precision": table(everything),

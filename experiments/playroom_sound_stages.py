@@ -38,17 +38,20 @@ from playroom_sound_memory import (
 )
 from playroom_sound_presets import Preset, SoundEncoderOptions
 from playroom_sound_streams import (
+    CONFIG,
+    FRAME_CLIP,
     PURE,
     ContrastiveSteps,
     embed_sentences,
     encode_episodes,
     measure_steps,
+    new_steps,
 )
 from run_folder import Arrays, RunFolder
 from vlmreward import load_encoder
 from vlmreward.backbone.encoder import MultimodalEncoder
 from vlmreward.backbone.files import load_backbone, save_backbone, tokenizer_of
-from vlmreward.backbone.model import PURE_AND_FUSED, BackboneConfig, MemoryKind
+from vlmreward.backbone.model import PURE_AND_FUSED, MemoryKind
 from vlmreward.backbone.optimisers import OptimiserConfig
 from vlmreward.backbone.training import BackboneTrainingConfig, train_backbone
 
@@ -69,10 +72,9 @@ def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveStep
     """
     if options.streams is not None:
         return load_steps(options.streams, options.seed, options.device)
-    config = BackboneConfig()
-    tokenizer = tokenizer_of(config)
+    tokenizer = tokenizer_of(CONFIG)
     preset: Preset = run.settings
-    model = ContrastiveSteps(config, options.seed).to(options.device)
+    model = new_steps(options.seed).to(options.device)
     phases: tuple[tuple[str, Sequence[str], int, SoundBatchConfig, float], ...] = (
         ("pure", PURE, preset.num_pure_steps, preset.pure_batch, _LEARNING_RATE),
         ("steps", PURE_AND_FUSED, preset.num_steps, preset.batch, _LEARNING_RATE / 2),
@@ -81,7 +83,7 @@ def train_steps(run: RunFolder, options: SoundEncoderOptions) -> ContrastiveStep
         model.streams = streams
         train_backbone(
             model,
-            SoundBatches(batch, config.log_mel, tokenizer, options.seed),
+            SoundBatches(batch, CONFIG.log_mel, tokenizer, options.seed),
             _training(options, num_steps, options.seed, learning_rate),
             run.path / name,
             evaluate=lambda model: measure_steps(model, draw(run, "progress"), tokenizer),
@@ -107,7 +109,7 @@ def draw(run: RunFolder, name: str) -> LabelledEpisodes:
     preset: Preset = run.settings
     number = dict(zip(EPISODES_SEEDS, preset.num_episodes, strict=True))[name]
     rng = np.random.default_rng(EPISODES_SEEDS[name])
-    return draw_episodes(number, preset.episode_length, BackboneConfig().log_mel, rng)
+    return draw_episodes(number, preset.episode_length, CONFIG.log_mel, rng)
 
 
 def tokens_of(run: RunFolder, steps: ContrastiveSteps, name: str) -> Arrays:
@@ -129,7 +131,7 @@ def measure_streams(run: RunFolder, steps: ContrastiveSteps) -> Arrays:
         stream: goal_precision(episodes.is_true, embedded[stream], text)
         for stream in PURE_AND_FUSED
     }
-    frames = load_encoder("playroom", device="cpu")
+    frames = load_encoder(FRAME_CLIP, device="cpu")
     found["frame CLIP"] = frame_precision(frames, episodes.frames, episodes.is_true)
     found["chance"] = base_rates(episodes.is_true)
     return found

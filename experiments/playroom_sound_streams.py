@@ -32,9 +32,15 @@ from vlmreward.backbone.objectives import (
     StreamEmbeddings,
     StreamTexts,
 )
+from vlmreward.backbone.start import start_from_clip
+from vlmreward.backbone.video import TowerTokensConfig
+from vlmreward.encoders import load_encoder
 from vlmreward.encoders.open_clip import Tokenizer
 from vlmreward_envs.playroom_sound import TOLD_CAPTIONS, GoalKind
 
+FRAME_CLIP = "playroom"
+"""What the streams begin with, and what they are measured beside."""
+CONFIG = BackboneConfig(embed_dim=256, video=TowerTokensConfig(num_frames=1))
 _OFF = PairConfig(weight=0.0)
 # Sound and sight have nothing to do with each other here but what the person does.
 _OF_STEPS = ObjectivesConfig(audio_video=_OFF)
@@ -93,6 +99,13 @@ class ContrastiveSteps(nn.Module):
             {name: StreamEmbeddings(vectors) for name, vectors in embedded.items()},
             {name: StreamTexts(text[of], batch.is_true[:, of]) for name, of in own.items()},
         )
+
+
+def new_steps(seed: int) -> ContrastiveSteps:
+    """Return streams that know what the CLIP of frames knows, and nothing of sound."""
+    steps = ContrastiveSteps(CONFIG, seed)
+    start_from_clip(steps.backbone, load_encoder(FRAME_CLIP, device="cpu"))
+    return steps
 
 
 def parts_of_memory(backbone: MultimodalBackbone) -> tuple[nn.Module, ...]:

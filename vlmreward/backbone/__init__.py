@@ -31,13 +31,14 @@ from vlmreward.backbone.objectives import (
     StreamTexts,
 )
 from vlmreward.backbone.optimisers import OptimiserConfig
+from vlmreward.backbone.start import start_from_clip
 from vlmreward.backbone.training import (
     BackboneTrainingConfig,
     retrieval_recall,
     train_backbone,
 )
 from vlmreward.backbone.ttm import TTMConfig
-from vlmreward.backbone.video import ConvTokensConfig
+from vlmreward.backbone.video import ConvTokensConfig, TowerTokensConfig
 from vlmreward.backbone.zorro import Zorro, ZorroConfig
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "TTMCombiner",
     "TTMConfig",
     "TextConfig",
+    "TowerTokensConfig",
     "TransformerCombiner",
     "Zorro",
     "ZorroConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "retrieval_recall",
     "save_backbone",
     "shipped_backbones",
+    "start_from_clip",
     "tokenizer_of",
     "train_backbone",
 ]

@@ -31,11 +31,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from vlmreward.backbone.layers import Block, learned
+from vlmreward.backbone.layers import Block, learned, small_at_first
 from vlmreward.backbone.ttm import TokenTuringMachine, TTMConfig
 
 _STAMP_BASE = 10_000.0
-_FIRST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -243,14 +242,10 @@ class TransformerCombiner(TokenMemory):
         super().__init__(width, num_outputs, num_carried=num_outputs, time_stamps=time_stamps)
         self.config = config
         self.queries = learned(num_outputs, width, generator=generator)
-        blocks = [
-            Block(width, config.num_heads, config.mlp_dim, generator)
+        self.blocks = nn.ModuleList(
+            small_at_first(Block(width, config.num_heads, config.mlp_dim, generator))
             for _ in range(config.num_layers)
-        ]
-        for block in blocks:
-            for layer in (block.attention.out, block.mlp.out):
-                layer.weight.data *= _FIRST_SHARE
-        self.blocks = nn.ModuleList(blocks)
+        )
         self.final_norm = nn.LayerNorm(width)
 
     def _combine(

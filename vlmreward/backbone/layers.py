@@ -18,6 +18,9 @@ Axis letters: ``B`` batch, ``Q`` queries, ``K`` tokens, ``H`` heads, ``D`` width
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -25,6 +28,7 @@ from torch.nn import functional as F
 
 Mask = Bool[Tensor, "Q K"] | Bool[Tensor, "B Q K"]
 """Which token (columns) each query (rows) may read, for all rows of the batch or for each."""
+_FIRST_SHARE = 0.1
 
 
 def linear(in_features: int, out_features: int, generator: torch.Generator) -> nn.Linear:
@@ -39,6 +43,15 @@ def linear(in_features: int, out_features: int, generator: torch.Generator) -> n
 def learned(*shape: int, generator: torch.Generator) -> nn.Parameter:
     """Learned tokens, queries or positions: normal with standard deviation 0.02."""
     return nn.Parameter(torch.empty(shape).normal_(std=0.02, generator=generator))
+
+
+@contextmanager
+def seeded_by(generator: torch.Generator) -> Iterator[None]:
+    """Let modules of other libraries, which draw from torch's own generator, draw from ours."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not the devices' as well
+        yield
 
 
 def dropped(
@@ -177,6 +190,13 @@ class Block(nn.Module):
         read = self.attention_norm(hidden)
         hidden = hidden + dropped(self.attention(read, read, mask), self.dropout, draws)
         return hidden + dropped(self.mlp(self.mlp_norm(hidden)), self.dropout, draws)
+
+
+def small_at_first(block: Block) -> Block:
+    """Make a block add a tenth of what it would, so that what comes in also comes out at first."""
+    for layer in (block.attention.out, block.mlp.out):
+        layer.weight.data *= _FIRST_SHARE
+    return block
 
 
 class AttentionPool(nn.Module):

@@ -31,9 +31,14 @@ from vlmreward.backbone.combiner import (
     TransformerCombiner,
     TTMCombiner,
 )
-from vlmreward.backbone.layers import AttentionPool, linear
+from vlmreward.backbone.layers import AttentionPool, linear, seeded_by
 from vlmreward.backbone.ttm import TTMConfig
-from vlmreward.backbone.video import ConvTokens, ConvTokensConfig
+from vlmreward.backbone.video import (
+    ConvTokens,
+    ConvTokensConfig,
+    TowerTokens,
+    TowerTokensConfig,
+)
 from vlmreward.backbone.zorro import Zorro, ZorroConfig
 
 MemoryKind = Literal["mean", "transformer", "ttm"]
@@ -66,7 +71,8 @@ class BackboneConfig:
 
     Attributes:
         embed_dim: D.
-        video: From frames to tokens; one frame a step.
+        video: From frames to tokens, one frame a step: by convolutions of the backbone's own, or by
+            the image tower of a CLIP; see `start_from_clip`.
         step_samples: S.
         log_mel: From sound to log-mel frames.
         patch_frames: Log-mel frames of an audio token; they divide those of a step.
@@ -83,7 +89,9 @@ class BackboneConfig:
     """
 
     embed_dim: int = 128
-    video: ConvTokensConfig = field(default_factory=lambda: ConvTokensConfig(num_frames=1))
+    video: ConvTokensConfig | TowerTokensConfig = field(
+        default_factory=lambda: ConvTokensConfig(num_frames=1)
+    )
     step_samples: int = 1600
     log_mel: LogMelConfig = field(default_factory=LogMelConfig)
     patch_frames: int = 5
@@ -130,9 +138,13 @@ class BackboneConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
         """Return what `to_dict` was called on."""
-        video = {**values["video"], "channels": tuple(values["video"]["channels"])}
+        video: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values["video"].items()
+        }
+        video_config = TowerTokensConfig if "tower" in video else ConvTokensConfig
         parts = {
-            "video": ConvTokensConfig(**video),
+            "video": video_config(**video),
             "log_mel": LogMelConfig(**values["log_mel"]),
             "zorro": ZorroConfig(**values["zorro"]),
             "text": TextConfig(**values["text"]),
@@ -176,7 +188,7 @@ class MultimodalBackbone(nn.Module):
         super().__init__()
         self.config = config
         width = config.zorro.embed_dim
-        self.video = ConvTokens(config.video, generator)
+        self.video = _video(config.video, generator)
         self.audio = AudioTokens(
             config.log_mel,
             config.num_mel_frames,
@@ -266,6 +278,14 @@ class MultimodalBackbone(nn.Module):
         return normalize(self.memory_projection(pooled), dim=1)
 
 
+def _video(
+    config: ConvTokensConfig | TowerTokensConfig, generator: torch.Generator
+) -> ConvTokens | TowerTokens:
+    if isinstance(config, TowerTokensConfig):
+        return TowerTokens(config, generator)
+    return ConvTokens(config, generator)
+
+
 def _memory(config: BackboneConfig, generator: torch.Generator) -> TokenMemory:
     width, heads = config.zorro.embed_dim, config.zorro.num_heads
     if config.memory == "mean":
@@ -288,10 +308,8 @@ def _memory(config: BackboneConfig, generator: torch.Generator) -> TokenMemory:
 
 
 def _text_tower(config: BackboneConfig, generator: torch.Generator) -> TextTransformer:
-    """Build a CLIP's text tower; its weights come from torch's own generator, seeded by ours."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not the devices' as well
+    """Build a CLIP's text tower."""
+    with seeded_by(generator):
         return TextTransformer(
             context_length=config.text.context_length,
             vocab_size=config.text.vocab_size,

@@ -1,4 +1,4 @@
-"""From frames to tokens: tubelets, or a small convolutional stem.
+"""From frames to tokens: tubelets, a small convolutional stem, or the image tower of a CLIP.
 
 Tubelets (Arnab et al. 2021, "ViViT", `arXiv 2103.15691 <https://arxiv.org/abs/2103.15691>`_) are
 boxes of a few frames by a few pixels, each projected by itself. Overlapping convolutions find
@@ -11,14 +11,19 @@ Axis letters: ``B`` batch, ``T`` frames, ``H W`` pixels, ``K`` tokens, ``N`` ima
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
+import timm
 import torch
 from jaxtyping import Float, Shaped
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from vlmreward.backbone.layers import learned, linear
+from vlmreward.backbone.layers import learned, linear, seeded_by
+from vlmreward.encoders import towers  # noqa: F401 (makes our image towers known to timm)
 
 _CONV_STRIDE = 8
 _CHANNELS_PER_GROUP = 8
@@ -101,38 +106,27 @@ class TubeletTokens(nn.Module):
 
 
 @dataclass(frozen=True)
-class ConvTokensConfig:
+class GridTokensConfig:
     """Frames seen through convolutions, then pooled to a grid.
 
     Attributes:
         num_frames: Frames of a clip.
-        height: Of a frame in pixels, a multiple of 8.
-        width: Of a frame in pixels, a multiple of 8.
+        height: Of a frame in pixels.
+        width: Of a frame in pixels.
         embed_dim: Width of a token.
-        channels: Of the 8×8 patches at stride 4, and of each 3×3 convolution after them; the first
-            of these goes to stride 8. Multiples of 8.
-        grid: Tokens of a frame each way; it divides an eighth of height and width.
+        grid: Tokens of a frame each way; it divides height and width of the map of features.
 
     Raises:
-        ValueError: If sizes do not divide.
+        ValueError: If there is no frame.
     """
 
     num_frames: int
     height: int = 96
     width: int = 96
     embed_dim: int = 128
-    channels: tuple[int, ...] = (32, 64, 64, 96)
     grid: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            _check_divides("the stride", _CONV_STRIDE, name, getattr(self, name))
-            eighth = getattr(self, name) // _CONV_STRIDE
-            _check_divides("grid", self.grid, f"an eighth of {name}", eighth)
-        if len(self.channels) < 2:
-            raise ValueError(f"got channels={self.channels}, expected at least two layers")
-        for channels in self.channels:
-            _check_divides("channels of a group", _CHANNELS_PER_GROUP, "channels", channels)
         if self.num_frames < 1:
             raise ValueError(f"got num_frames={self.num_frames}, expected at least 1")
 
@@ -142,29 +136,25 @@ class ConvTokensConfig:
         return self.num_frames * self.grid**2
 
 
-class ConvTokens(nn.Module):
-    """Convolutions over each frame by itself, and one token per cell of a grid.
+class GridTokens(ABC, nn.Module):
+    """A map of each frame's features by itself, and one token per cell of a grid.
 
     A cell's mean and maximum are projected together: the maximum keeps what happens in one place of
-    it. Norms are over groups of channels of one frame; a batch norm would mix the rows. Tokens lie
-    frame by frame, row by row; each gets a learned position for its frame and one for its cell.
+    it. Tokens lie frame by frame, row by row; each gets a learned position for its frame and one
+    for its cell.
 
     Args:
         config: Sizes.
+        num_channels: C, of the map.
         generator: Draws the initial weights.
     """
 
-    def __init__(self, config: ConvTokensConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: GridTokensConfig, num_channels: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.config = config
-        layers = [_ConvNorm(3, config.channels[0], generator, kernel_size=8, stride=4, padding=2)]
-        for layer, (before, after) in enumerate(pairwise(config.channels)):
-            stride = 2 if layer == 0 else 1
-            layers.append(
-                _ConvNorm(before, after, generator, kernel_size=3, stride=stride, padding=1)
-            )
-        self.layers = nn.Sequential(*layers)
-        self.projection = linear(2 * config.channels[-1], config.embed_dim, generator)
+        self._sizes = config
+        self.projection = linear(2 * num_channels, config.embed_dim, generator)
         self.frame_positions = learned(config.num_frames, config.embed_dim, generator=generator)
         self.cell_positions = learned(config.grid**2, config.embed_dim, generator=generator)
 
@@ -177,10 +167,10 @@ class ConvTokens(nn.Module):
         Raises:
             ValueError: If their type, range or sizes are others.
         """
-        config = self.config
+        config = self._sizes
         _check_sizes(frames, (config.num_frames, config.height, config.width))
         images = _centred(frames).flatten(0, 1).permute(0, 3, 1, 2)
-        features = self.layers(images)
+        features = self._features(images)
         size = (features.shape[2] // config.grid, features.shape[3] // config.grid)
         pooled = torch.cat(
             [
@@ -193,6 +183,151 @@ class ConvTokens(nn.Module):
         tokens = tokens.reshape(len(frames), config.num_frames, config.grid**2, config.embed_dim)
         placed: Tensor = tokens + self.frame_positions[:, None] + self.cell_positions
         return placed.flatten(1, 2)
+
+    @abstractmethod
+    def _features(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C S R"]:
+        """Return a map of images whose values are in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class ConvTokensConfig(GridTokensConfig):
+    """Convolutions that are trained with all that reads their tokens.
+
+    Attributes:
+        num_frames: Frames of a clip.
+        height: Of a frame in pixels, a multiple of 8.
+        width: Of a frame in pixels, a multiple of 8.
+        embed_dim: Width of a token.
+        grid: Tokens of a frame each way; it divides an eighth of height and width.
+        channels: Of the 8×8 patches at stride 4, and of each 3×3 convolution after them; the first
+            of these goes to stride 8. Multiples of 8.
+
+    Raises:
+        ValueError: If sizes do not divide.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 64, 96)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("height", "width"):
+            _check_divides("the stride", _CONV_STRIDE, name, getattr(self, name))
+            eighth = getattr(self, name) // _CONV_STRIDE
+            _check_divides("grid", self.grid, f"an eighth of {name}", eighth)
+        if len(self.channels) < 2:
+            raise ValueError(f"got channels={self.channels}, expected at least two layers")
+        for channels in self.channels:
+            _check_divides("channels of a group", _CHANNELS_PER_GROUP, "channels", channels)
+
+
+class ConvTokens(GridTokens):
+    """Convolutions over each frame by itself, and one token per cell of a grid.
+
+    Norms are over groups of channels of one frame; a batch norm would mix the rows.
+
+    Args:
+        config: Sizes.
+        generator: Draws the initial weights.
+    """
+
+    def __init__(self, config: ConvTokensConfig, generator: torch.Generator) -> None:
+        super().__init__(config, config.channels[-1], generator)
+        self.config = config
+        layers = [_ConvNorm(3, config.channels[0], generator, kernel_size=8, stride=4, padding=2)]
+        for layer, (before, after) in enumerate(pairwise(config.channels)):
+            stride = 2 if layer == 0 else 1
+            layers.append(
+                _ConvNorm(before, after, generator, kernel_size=3, stride=stride, padding=1)
+            )
+        self.layers = nn.Sequential(*layers)
+
+    def _features(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C S R"]:
+        features: Float[Tensor, "N C S R"] = self.layers(images)
+        return features
+
+
+@dataclass(frozen=True)
+class TowerTokensConfig(GridTokensConfig):
+    """The image tower of a CLIP, up to where it would pool its map of features.
+
+    Attributes:
+        num_frames: Frames of a clip.
+        height: Of a frame in pixels, as the CLIP reads it.
+        width: Of a frame in pixels, as the CLIP reads it.
+        embed_dim: Width of a token.
+        grid: Tokens of a frame each way; it divides height and width of the map.
+        tower: Its name in timm.
+        mean: Per channel, subtracted from values in [0, 1]; open_clip's by default.
+        std: Per channel, divided by.
+    """
+
+    tower: str = "patch_convnet"
+    mean: tuple[float, ...] = OPENAI_DATASET_MEAN
+    std: tuple[float, ...] = OPENAI_DATASET_STD
+
+
+class TowerTokens(GridTokens):
+    """The image tower of a CLIP, and one token per cell of its map of features.
+
+    The tower is not trained, and stays in evaluation mode: its batch norms neither mix rows nor
+    forget what they have measured. Its weights are random until `start_from_clip`.
+
+    Args:
+        config: Sizes.
+        generator: Draws the initial weights.
+
+    Raises:
+        ValueError: If the tower is unknown, gives no map, or one that the grid does not divide.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: TowerTokensConfig, generator: torch.Generator) -> None:
+        with seeded_by(generator):
+            tower = _image_tower(config.tower)
+            shape = _map_shape(tower, config)
+        super().__init__(config, shape[0], generator)
+        self.config = config
+        self.tower = tower.requires_grad_(False)
+        for name, length in zip(("height", "width"), shape[1:], strict=True):
+            _check_divides("grid", config.grid, f"{name} of the map", length)
+        statistics = zip(("mean", "std"), (config.mean, config.std), strict=True)
+        for name, values in statistics:
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> TowerTokens:
+        """Go to training mode, but for the tower."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def _features(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C S R"]:
+        features: Float[Tensor, "N C S R"] = self.tower.forward_features(
+            ((images + 1) / 2 - self.mean) / self.std
+        )
+        return features
+
+
+def _image_tower(name: str) -> Any:
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0).eval()
+    except RuntimeError as error:
+        raise ValueError(
+            f"got tower={name!r}, expected the name of an image tower of timm: {error}"
+        ) from error
+
+
+@torch.no_grad()
+def _map_shape(tower: Any, config: TowerTokensConfig) -> tuple[int, int, int]:
+    features = tower.forward_features(torch.zeros(1, 3, config.height, config.width))
+    if features.ndim != 4:
+        raise ValueError(
+            f"got tower={config.tower!r}, whose features have shape {list(features.shape)}, "
+            "expected a map [1, C, S, R]: take a convolutional tower"
+        )
+    num_channels, height, width = features.shape[1:]
+    return num_channels, height, width
 
 
 class _ConvNorm(nn.Module):

@@ -26,7 +26,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from vlmreward.backbone.layers import AttentionPool, Block, MaxAttentionPool, learned
+from vlmreward.backbone.layers import (
+    AttentionPool,
+    Block,
+    MaxAttentionPool,
+    learned,
+    small_at_first,
+)
 from vlmreward.backbone.streams import Stream, pool_mask, stream_mask, streams_of, window_mask
 
 _FORMS = ("vit", "swin", "hip")
@@ -236,8 +242,9 @@ class GroupEncoder(nn.Module):
 
 def _blocks(config: ZorroConfig, num_layers: int, generator: torch.Generator) -> nn.ModuleList:
     width = config.embed_dim
+    # What modules before it make of a frame reaches the pool from the first step of training on.
     return nn.ModuleList(
-        Block(width, config.num_heads, config.mlp_ratio * width, generator)
+        small_at_first(Block(width, config.num_heads, config.mlp_ratio * width, generator))
         for _ in range(num_layers)
     )
 

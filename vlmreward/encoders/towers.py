@@ -45,7 +45,7 @@ class PatchConvNet(nn.Module):
     ==================  ======  ========
 
     Args:
-        num_classes: D.
+        num_classes: D; what is pooled is returned as it is if 0.
         in_chans: Image channels.
         global_pool: Only ``"catavgmax"``, as timm names it.
         widths: Channels of the five layers; the table's, if left out.
@@ -74,11 +74,16 @@ class PatchConvNet(nn.Module):
             _ConvNorm(second, third),
             _ConvNorm(third, last, kernel_size=1, padding=0),
         )
-        self.head = nn.Linear(self.num_features, num_classes)
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O S T"]:
+        """Return the map before it is pooled, by the name that timm's models have for it."""
+        features: Float[Tensor, "B O S T"] = self.layers(images)
+        return features
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Return one vector per image, not normalised."""
-        features = self.layers(images)
+        features = self.forward_features(images)
         pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
         return torch.as_tensor(self.head(pooled))
 

@@ -1,7 +1,7 @@
 """The whole backbone holds what its parts hold, and a planted bug anywhere in it is found."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from vlmreward.backbone.properties import (
     check_gradients,
     check_streaming,
 )
-from vlmreward.backbone.video import ConvTokensConfig
+from vlmreward.backbone.video import ConvTokensConfig, TowerTokensConfig
 from vlmreward.backbone.zorro import ZorroConfig
 
 MEMORIES = {"mean": MeanMemory, "transformer": TransformerCombiner, "ttm": TTMCombiner}
@@ -384,7 +384,12 @@ def through_json(values):
     return BackboneConfig.from_dict(json.loads(json.dumps(values)))
 
 
-@pytest.mark.parametrize("config", [BackboneConfig(), UNUSUAL, small_config()])
+TOWER = TowerTokensConfig(1, 64, 48, 32, 2, "patch_convnet_s", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    "config", [BackboneConfig(), UNUSUAL, small_config(), replace(UNUSUAL, video=TOWER)]
+)
 def test_a_configuration_survives_json(config):
     again = through_json(config.to_dict())
     assert again == config

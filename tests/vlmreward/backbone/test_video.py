@@ -11,7 +11,14 @@ from vlmreward.backbone.properties import (
     check_gradients,
     check_parameter_count,
 )
-from vlmreward.backbone.video import ConvTokens, ConvTokensConfig, TubeletConfig, TubeletTokens
+from vlmreward.backbone.video import (
+    ConvTokens,
+    ConvTokensConfig,
+    TowerTokens,
+    TowerTokensConfig,
+    TubeletConfig,
+    TubeletTokens,
+)
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -27,12 +34,31 @@ TUBELETS = TubeletConfig(4, 16, 24, embed_dim=8)
 CONV = ConvTokensConfig(4, 16, 48, embed_dim=8, channels=(8, 16, 16), grid=2)
 
 
+TOWER = TowerTokensConfig(4, 32, 48, embed_dim=8, grid=2, tower="patch_convnet_xs")
+
+
 def tubelet_tokens() -> TubeletTokens:
     return TubeletTokens(TUBELETS, draws())
 
 
 def conv_tokens() -> ConvTokens:
     return ConvTokens(CONV, draws())
+
+
+def tower_tokens() -> TowerTokens:
+    """In training mode, with statistics of batches that are no tower's first."""
+    module = TowerTokens(TOWER, draws())
+    for layer in module.tower.layers:
+        layer.norm.running_mean.normal_(generator=draws(2))
+        layer.norm.running_var.uniform_(0.5, 2.0, generator=draws(3))
+    return module.train()
+
+
+CLIPS = [
+    (tubelet_tokens(), frames()),
+    (conv_tokens(), frames(4, 16, 48)),
+    (tower_tokens(), frames(4, 32, 48)),
+]
 
 
 @torch.no_grad()
@@ -49,16 +75,12 @@ def test_a_tubelet_is_projected_by_itself() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("module", "clip"), [(tubelet_tokens(), frames()), (conv_tokens(), frames(4, 16, 48))]
-)
+@pytest.mark.parametrize(("module", "clip"), CLIPS)
 def test_bytes_and_floats_give_the_same_tokens(module, clip) -> None:
     torch.testing.assert_close(module(clip), module(clip / 255), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("module", "clip"), [(tubelet_tokens(), frames()), (conv_tokens(), frames(4, 16, 48))]
-)
+@pytest.mark.parametrize(("module", "clip"), CLIPS)
 def test_rows_do_not_see_each_other(module, clip) -> None:
     check_batch_independence(lambda x: module(x["frames"]), {"frames": clip}, generator=draws())
     check_eval_determinism(module, clip)
@@ -74,9 +96,9 @@ def test_a_batch_norm_would_be_caught() -> None:
         )
 
 
-def test_tokens_of_a_frame_read_that_frame_alone() -> None:
-    module = conv_tokens()
-    clip = frames(4, 16, 48) / 255
+@pytest.mark.parametrize(("module", "clip"), CLIPS[1:])
+def test_tokens_of_a_frame_read_that_frame_alone(module, clip) -> None:
+    clip = clip / 255
     inputs = {str(time): clip[:, time : time + 1] for time in range(4)}
 
     def forward(inputs):
@@ -112,6 +134,39 @@ def test_conv_tokens_pool_mean_and_maximum_of_each_cell() -> None:
         torch.testing.assert_close(tokens[:, :, row, column], expected, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_a_tower_is_that_of_the_clip_in_training_too() -> None:
+    """Its layers by hand: in evaluation mode, on frames that are normalised as the CLIP's."""
+    module, clip = tower_tokens(), frames(4, 32, 48)
+    norm = (torch.tensor(values).view(3, 1, 1) for values in (TOWER.mean, TOWER.std))
+    images = (clip.flatten(0, 1).permute(0, 3, 1, 2) / 255 - next(norm)) / next(norm)
+    for layer in module.tower.layers:
+        assert not layer.training
+        mean, var = layer.norm.running_mean.clone(), layer.norm.running_var.clone()
+        images = layer.conv(images)
+        images = torch.nn.functional.batch_norm(images, mean, var, eps=layer.norm.eps).relu()
+    assert images.shape == (8, 24, 4, 6)
+    tokens = module(clip).unflatten(1, (4, 2, 2))
+    for row, column in product(range(2), range(2)):
+        cell = images[:, :, 2 * row : 2 * row + 2, 3 * column : 3 * column + 3].flatten(2)
+        expected = module.projection(torch.cat([cell.mean(-1), cell.amax(-1)], dim=1))
+        expected = expected.unflatten(0, (2, 4)) + module.cell_positions[2 * row + column]
+        expected = expected + module.frame_positions
+        torch.testing.assert_close(tokens[:, :, row, column], expected, atol=1e-5, rtol=0)
+    assert torch.equal(module.tower.layers[0].norm.running_mean, tower_mean())
+
+
+def tower_mean() -> torch.Tensor:
+    return torch.empty(4).normal_(generator=draws(2))
+
+
+def test_a_tower_is_not_trained() -> None:
+    module = tower_tokens()
+    module(frames(4, 32, 48)).sum().backward()
+    trained = {name for name, weights in module.named_parameters() if weights.grad is not None}
+    assert trained == {"projection.weight", "projection.bias", "frame_positions", "cell_positions"}
+
+
 def test_all_positions_differ() -> None:
     check_distinct_positions(tubelet_tokens().positions)
     module = ConvTokens(ConvTokensConfig(8), draws())
@@ -121,7 +176,9 @@ def test_all_positions_differ() -> None:
 
 def test_weights_come_from_the_generator_alone() -> None:
     state = torch.get_rng_state()
-    for config, kind in ((TUBELETS, TubeletTokens), (CONV, ConvTokens)):
+    for config, kind in (
+        (TUBELETS, TubeletTokens), (CONV, ConvTokens), (TOWER, TowerTokens)
+    ):  # fmt: skip
         one, same = (kind(config, draws(0)).state_dict() for _ in range(2))
         assert all(torch.equal(one[name], same[name]) for name in one)
     assert torch.equal(state, torch.get_rng_state())
@@ -162,6 +219,21 @@ def test_tubelets_that_do_not_fill_the_clip_are_refused(settings, message) -> No
 def test_sizes_that_do_not_divide_are_refused(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         ConvTokensConfig(**({"num_frames": 2} | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tower": "patch_convent"}, "tower='patch_convent', expected the name of an image tower"),
+        ({"tower": "vit_tiny_patch16_224", "height": 224, "width": 224}, "convolutional tower"),
+        ({"grid": 5}, "grid = 5 and height of the map = 12"),
+        ({"width": 72}, "grid = 6 and width of the map = 9"),
+        ({"num_frames": 0}, "num_frames=0"),
+    ],
+)
+def test_a_tower_that_gives_no_such_tokens_is_refused(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        TowerTokens(TowerTokensConfig(**({"num_frames": 1} | settings)), draws())
 
 
 @pytest.mark.parametrize(
