@@ -2,19 +2,25 @@
 
     python benchmarks/backbone.py [--as-json]
 
-Weights are random; they do not change the speed. A step is a frame of 96×96 pixels and 0.1 s of
-sound, so real time is ten steps a second for each environment.
+The backbone has the size of the one that ships, and each of the memories. Weights are random; they
+do not change the speed. A step is a frame of 96×96 pixels and 0.1 s of sound, so real time is ten
+steps a second for each environment.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 import tyro
 from timing import rate, row, show
 
-from vlmreward.backbone import BackboneConfig, MultimodalBackbone, MultimodalEncoder
-from vlmreward.encoders import build_tokenizer
+from vlmreward.backbone import (
+    MultimodalBackbone,
+    MultimodalEncoder,
+    load_backbone,
+    tokenizer_of,
+)
 
 STEPS_PER_SECOND = 10
 EARLY, LATE, TIMED = 100, 10_000, 200
@@ -34,12 +40,12 @@ def main(num_envs: int = 64, num_threads: int = 2, as_json: bool = False) -> Non
         "pixels": rng.integers(0, 256, (num_envs, 96, 96, 3), dtype=np.uint8),
         "audio": rng.uniform(-0.5, 0.5, (num_envs, 1600)).astype(np.float32),
     }
+    shipped = load_backbone("playroom_sound", device="cpu").backbone.config
     rows = []
     for memory in ("mean", "transformer", "ttm"):
-        config = BackboneConfig(memory=memory)
+        config = replace(shipped, memory=memory)
         backbone = MultimodalBackbone(config, torch.Generator().manual_seed(0))
-        text_cfg = {"context_length": config.text.context_length}
-        encoder = MultimodalEncoder(backbone, build_tokenizer({"text_cfg": text_cfg}), name=memory)
+        encoder = MultimodalEncoder(backbone, tokenizer_of(config), name=memory)
         live, everyone = encoder.new_memory(num_envs), np.arange(num_envs)
 
         def score(encoder=encoder, live=live, everyone=everyone) -> int:
