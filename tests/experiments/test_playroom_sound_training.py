@@ -6,16 +6,21 @@ from playroom_sound_domain import (
 )
 from playroom_sound_fusion import ContrastiveFusion, PureBatches, PureSteps
 from playroom_sound_memory import ContrastiveMemory, EpisodeBatches, with_memory
-from playroom_sound_streams import PURE, ContrastiveSteps
+from playroom_sound_streams import CONFIG, FRAME_CLIP, PURE, new_steps
+from vlmreward import load_encoder
 from vlmreward.backbone.files import tokenizer_of
-from vlmreward.backbone.model import BackboneConfig
 from vlmreward_envs.playroom_sound import GoalKind
 
 
 def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
-    config = BackboneConfig()
+    config = CONFIG
     tokenizer = tokenizer_of(config)
-    steps = ContrastiveSteps(config, seed=0)
+    steps = new_steps(seed=0)
+    clip = load_encoder(FRAME_CLIP, device="cpu")
+    sentences = ["the person is holding the red ball", "there is nothing beside the person"]
+    torch.testing.assert_close(
+        steps.backbone.encode_text(tokenizer(sentences)), clip.encode_text(sentences)
+    )
     losses = steps(
         SoundBatches(SoundBatchConfig(num_steps=6), config.log_mel, tokenizer, seed=0)(0)
     )
@@ -30,6 +35,7 @@ def test_steps_are_trained_without_memory_and_memory_without_steps() -> None:
     assert {name.split(".")[0] for name in trained} == {
         "video", "audio", "zorro", "projections", "text"
     }  # fmt: skip
+    assert not any(name.startswith("video.tower") for name in trained)
 
     backbone = with_memory(steps.backbone, config, seed=1)
     assert torch.equal(backbone.zorro.fusion_tokens, steps.backbone.zorro.fusion_tokens)
