@@ -266,6 +266,7 @@ def save(
         training={
             "command": shlex.join(["python", *sys.argv]),
             "torch": torch.__version__,
+            "started_from": FRAME_CLIP,
             "calibrated_false_positive_rate": FALSE_POSITIVE_RATE,
             "average_precision": {
                 **{
