@@ -33,7 +33,7 @@ from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
 from playroom_sound_figures import LearningCurve, learning_curves
 from playroom_sound_memory import encode_streams
 from playroom_sound_streams import CONFIG, FRAME_CLIP
-from playroom_sound_tasks import sound_tasks
+from playroom_sound_tasks import SOUND_ROOM_STEPS, sound_tasks
 from run_folder import Arrays, RunFolder, machine, versions, write_atomically, write_json
 from trend_online import NUM_TASKS, act, learner_config
 from vlmreward import (
@@ -87,18 +87,16 @@ class Preset:
         num_steps: Environment steps of each agent.
         num_points: Of each learning curve.
         num_evaluated: Episodes at each of them.
-        num_episodes: Labelled episodes to calibrate on.
-        episode_length: Their steps.
+        num_episodes: Labelled episodes to calibrate on, as long as the agents'.
     """
 
     num_steps: int
     num_points: int
     num_evaluated: int
     num_episodes: int
-    episode_length: int
 
 
-PRESETS = {"full": Preset(100_000, 10, 256, 48, 200), "debug": Preset(64, 1, 8, 4, 100)}
+PRESETS = {"full": Preset(100_000, 10, 256, 320), "debug": Preset(64, 1, 8, 32)}
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def run_calibration(run: RunFolder, group: Group, payer: str, options: SoundOpti
         preset: Preset = run.settings
         mel = CONFIG.log_mel
         rng = np.random.default_rng(CALIBRATION_SEED)
-        episodes = draw_episodes(preset.num_episodes, preset.episode_length, mel, rng)
+        episodes = draw_episodes(preset.num_episodes, SOUND_ROOM_STEPS, mel, rng)
         encoder = load_payer(payer, group, options.backbone)
         if isinstance(encoder, MultimodalEncoder):
             embedded = encode_streams(encoder.backbone, episodes)[encoder.stream].flatten(0, 1)

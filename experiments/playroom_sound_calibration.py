@@ -14,12 +14,10 @@ from torch import Tensor
 from playroom_sound_domain import GOALS_OF_KIND, sound_goals
 from vlmreward import Goal, ImageTextEncoder, SoftmaxHead, ThresholdHead
 from vlmreward.backbone import MultimodalEncoder
-from vlmreward.evaluation import fit_temperature, threshold_for_false_positive_rate
+from vlmreward.evaluation import fit_temperature, precision_recall_curve
 from vlmreward.heads import Similarities
 from vlmreward_envs.playroom_sound import GoalKind
 
-FALSE_POSITIVE_RATE = 0.003
-"""What thresholds are calibrated to, all goals of a stream pooled."""
 CALIBRATED_ON = {
     "video": (GoalKind.SEEN,),
     "audio": (GoalKind.HEARD,),
@@ -37,7 +35,7 @@ class StreamCalibration:
 
     Attributes:
         temperature: Of a softmax over a goal and what may hold in its place.
-        threshold: Of its probability, at the wanted rate of false positives.
+        threshold: Of its probability.
     """
 
     temperature: float
@@ -101,15 +99,19 @@ def calibrate(
 
 
 def choose_threshold(scores: Float[np.ndarray, " MG"], labels: Bool[np.ndarray, " MG"]) -> float:
-    """Return the threshold of the wanted rate of false positives.
+    """Return the threshold of the largest F1, half way from the smallest paid score to the next.
 
-    Where scores are without an error it would be far below what is ever false: then it is half way
-    between the largest false one and the smallest true one.
+    Where goals are rarely true a rate of false positives says little: what is paid wrongly may be
+    as much as what is paid rightly, and an agent finds it.
     """
-    largest, smallest = scores[~labels].max(), scores[labels].min()
-    if largest < smallest:
-        return float(largest + smallest) / 2
-    return threshold_for_false_positive_rate(scores[~labels], FALSE_POSITIVE_RATE)
+    curve = precision_recall_curve(labels, scores)
+    total = curve.precision + curve.recall
+    f1 = np.divide(
+        2 * curve.precision * curve.recall, total, out=np.zeros_like(total), where=total > 0
+    )
+    best = int(f1.argmax())
+    below = curve.thresholds[best - 1] if best else 0.0
+    return float(curve.thresholds[best] + below) / 2
 
 
 def present_scores(
@@ -135,7 +137,7 @@ def present_head(
     embedded: Mapping[str, Float[Tensor, "M D"]],
     is_true: Bool[Tensor, "M G"],
 ) -> ThresholdHead:
-    """Choose one threshold for all streams of a step, at the wanted rate of false positives.
+    """Choose one threshold for all streams of a step.
 
     Both sensors together are asked for all that is seen or heard, each alone for its own: their
     scores are pooled.
@@ -145,14 +147,12 @@ def present_head(
         embedded: What each stream makes of some steps.
         is_true: Which of `SENTENCES` is true of them.
     """
-    wrong = []
+    scores, labels = [], []
     for stream in ("fusion", *STREAM_LEFT.values()):
         for kind in CALIBRATED_ON[stream]:
-            scores = present_scores(encoder, embedded[stream], stream, sound_goals(kind))
-            wrong.append(scores[~is_true[:, GOALS_OF_KIND[kind]].T.flatten()])
-    threshold = threshold_for_false_positive_rate(
-        torch.cat(wrong).double().numpy(), FALSE_POSITIVE_RATE
-    )
+            scores.append(present_scores(encoder, embedded[stream], stream, sound_goals(kind)))
+            labels.append(is_true[:, GOALS_OF_KIND[kind]].T.flatten())
+    threshold = choose_threshold(torch.cat(scores).double().numpy(), torch.cat(labels).numpy())
     return ThresholdHead(SoftmaxHead(1 / encoder.logit_scale), threshold)
 
 

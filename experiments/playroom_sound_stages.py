@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from playroom_sound_accuracy import base_rates, frame_precision, goal_precision, mean_by_kind
-from playroom_sound_calibration import FALSE_POSITIVE_RATE, calibrate_streams, present_head
+from playroom_sound_calibration import calibrate_streams, present_head
 from playroom_sound_domain import (
     IS_HELD_OUT,
     LabelledEpisodes,
@@ -267,7 +267,6 @@ def save(
             "command": shlex.join(["python", *sys.argv]),
             "torch": torch.__version__,
             "started_from": FRAME_CLIP,
-            "calibrated_false_positive_rate": FALSE_POSITIVE_RATE,
             "average_precision": {
                 **{
                     key: value
