@@ -44,7 +44,7 @@ _PURE = SoundBatchConfig(captions_per_kind=(6, 2, 0, 2))
 _FEW_PURE, _FEW = (SoundBatchConfig(8, kinds, 1) for kinds in ((1, 1, 0, 1), (1, 1, 1, 1)))
 PRESETS = {
     "full": Preset(
-        1000, _PURE, 1500, SoundBatchConfig(), 1500, 256, 400, 8, 100, (384, 16, 32, 64), 200, 5
+        1000, _PURE, 1500, SoundBatchConfig(), 1500, 256, 800, 8, 100, (384, 16, 32, 64), 200, 5
     ),
     "debug": Preset(2, _FEW_PURE, 2, _FEW, 2, 16, 2, 2, 4, (3, 2, 4, 4), 100, 3),
 }
