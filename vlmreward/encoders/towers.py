@@ -78,12 +78,11 @@ class PatchConvNet(nn.Module):
 
     def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O S T"]:
         """Return the map before it is pooled, by the name that timm's models have for it."""
-        features: Float[Tensor, "B O S T"] = self.layers(images)
-        return features
+        return torch.as_tensor(self.layers(images))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Return one vector per image, not normalised."""
-        features = self.forward_features(images)
+        features = self.layers(images)
         pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
         return torch.as_tensor(self.head(pooled))
 
