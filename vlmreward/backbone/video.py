@@ -258,12 +258,26 @@ class TowerTokensConfig(GridTokensConfig):
         grid: Tokens of a frame each way; it divides height and width of the map.
         tower: Its name in timm.
         mean: Per channel, subtracted from values in [0, 1]; open_clip's by default.
-        std: Per channel, divided by.
+        std: Per channel, divided by; above 0.
+
+    Raises:
+        ValueError: If mean or std are not of three channels, or a std is not above 0.
     """
 
     tower: str = "patch_convnet"
     mean: tuple[float, ...] = OPENAI_DATASET_MEAN
     std: tuple[float, ...] = OPENAI_DATASET_STD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3:
+                raise ValueError(
+                    f"got {name}={values}, expected one value for each of red, green and blue"
+                )
+        if min(self.std) <= 0:
+            raise ValueError(f"got std={self.std}, expected values above 0, to divide by")
 
 
 class TowerTokens(GridTokens):

@@ -229,6 +229,9 @@ def test_sizes_that_do_not_divide_are_refused(settings, message) -> None:
         ({"grid": 5}, "grid = 5 and height of the map = 12"),
         ({"width": 72}, "grid = 6 and width of the map = 9"),
         ({"num_frames": 0}, "num_frames=0"),
+        ({"mean": (0.5,)}, r"mean=\(0.5,\), expected one value for each"),
+        ({"std": (0.5, 0.5)}, r"std=\(0.5, 0.5\), expected one value for each"),
+        ({"std": (0.5, 0.0, 0.5)}, "values above 0"),
     ],
 )
 def test_a_tower_that_gives_no_such_tokens_is_refused(settings, message) -> None:
