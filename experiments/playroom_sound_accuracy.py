@@ -94,17 +94,22 @@ def base_rates(is_true: Bool[Tensor, "E T G"]) -> Precision:
 
 
 def difference(
-    better: Sequence[Precision], other: Sequence[Precision], kinds: Sequence[GoalKind]
+    better: Sequence[Precision],
+    other: Sequence[Precision],
+    kinds: Sequence[GoalKind],
+    *,
+    resample_goals: bool = True,
 ) -> dict[str, float]:
     """Return by how much one is better than another on goals that were trained on.
 
-    Goals are resampled together, the seeds of each by themselves.
+    Goals are resampled together, the seeds of each by themselves. Without ``resample_goals`` the
+    interval says what other seeds may make of these very goals.
     """
     one, two = np.stack(better), np.stack(other)
     goals = np.concatenate([GOALS_OF_KIND[kind] for kind in kinds])
     known = ~np.isnan(one[:, goals]).any(axis=0) & ~np.isnan(two[:, goals]).any(axis=0)
     goals = goals[known & ~IS_HELD_OUT[goals]]
-    return interval(one[:, goals], two[:, goals])
+    return interval(one[:, goals], two[:, goals], resample_goals=resample_goals)
 
 
 def best_single(precision: Mapping[str, Precision], kinds: Sequence[GoalKind]) -> Precision:
@@ -121,11 +126,16 @@ def best_single(precision: Mapping[str, Precision], kinds: Sequence[GoalKind]) -
 
 
 def interval(
-    values: Float[np.ndarray, "S G"], minus: Float[np.ndarray, "S2 G"] | None = None
+    values: Float[np.ndarray, "S G"],
+    minus: Float[np.ndarray, "S2 G"] | None = None,
+    *,
+    resample_goals: bool = True,
 ) -> dict[str, float]:
     """Return the mean over seeds and goals, of a difference if given, with its 95 % interval."""
     rng = np.random.default_rng(0)
-    goals = rng.integers(values.shape[1], size=(_RESAMPLES, 1, values.shape[1]))
+    goals = np.arange(values.shape[1])
+    if resample_goals:
+        goals = rng.integers(len(goals), size=(_RESAMPLES, 1, len(goals)))
 
     def resampled(of: Float[np.ndarray, "S G"]) -> NDArray[np.float64]:
         seeds = rng.integers(len(of), size=(_RESAMPLES, len(of), 1))

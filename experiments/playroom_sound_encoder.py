@@ -91,9 +91,10 @@ def summarise(run: RunFolder, options: SoundEncoderOptions) -> dict[str, Any]:
         compared[f"fusion_minus_{kind}"] = difference([of_streams["fusion"]], [of], _OF_STEP)
     for memory in options.memories:
         if memory != "mean" and "mean" in options.memories:
-            compared[f"{memory}_minus_mean_told"] = difference(
-                precision[memory], precision["mean"], [GoalKind.TOLD]
-            )
+            told = partial(difference, precision[memory], precision["mean"], [GoalKind.TOLD])
+            compared[f"{memory}_minus_mean_told"] = told()
+            if len(options.memory_seeds) > 1:
+                compared[f"{memory}_minus_mean_told_seeds"] = told(resample_goals=False)
     return {
         "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),

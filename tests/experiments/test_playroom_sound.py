@@ -64,6 +64,16 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
         assert again[name] == summary[name]
 
 
+def test_another_seed_of_a_memory_is_added(folder: Path) -> None:
+    run_dir = playroom_sound_encoder.main(replace(ENCODER, memory_seeds=(0, 1)))
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["memory_seeds"] == [0, 1]
+    both = summary["differences"]["ttm_minus_mean_told"]
+    of_seeds = summary["differences"]["ttm_minus_mean_told_seeds"]
+    assert of_seeds["value"] == both["value"]
+    assert both["low"] < of_seeds["low"] < of_seeds["high"] < both["high"]
+
+
 def test_streams_can_be_those_of_a_saved_backbone(folder: Path) -> None:
     name = f"runs/{ENCODER.run_name}/ttm_0_backbone.json"
     saved = load_backbone(name, stream="video", device="cpu")

@@ -60,6 +60,14 @@ def test_what_is_better_than_what_and_how_surely() -> None:
     assert interval(goals)["low"] == 0.0
     assert interval(goals, goals)["value"] == 0.0
     assert interval(goals, goals)["high"] == 0.0  # goals are drawn together
+    assert interval(goals, resample_goals=False) == {"value": 0.5, "low": 0.5, "high": 0.5}
+    uneven = [told[0].copy() for _ in range(2)]
+    uneven[1][GOALS_OF_KIND[GoalKind.TOLD][0]] = 0.0  # the second seed lacks one goal of many
+    num_goals = len(GOALS_OF_KIND[GoalKind.TOLD])
+    these = difference(uneven, mean, [GoalKind.TOLD], resample_goals=False)
+    assert these["high"] == pytest.approx(0.3)
+    assert these["low"] == pytest.approx(0.3 - 0.8 / num_goals)
+    assert these["value"] == pytest.approx(0.3 - 0.4 / num_goals)
 
 
 def test_the_best_single_stream_is_chosen_kind_by_kind() -> None:
