@@ -131,7 +131,7 @@ def main(options: SoundOptions) -> Path:
         f"calibration {group} {payer}": partial(run_calibration, run, group, payer, options)
         for group in GROUPS
         for payer in PAYERS
-        if payer != TRUTH
+        if payer != TRUTH and not run.is_finished(calibration_name(group, payer))
     }
     run_all_jobs(calibrations, num_workers=options.workers)
     agents: dict[str, Job] = {
@@ -139,6 +139,7 @@ def main(options: SoundOptions) -> Path:
         for seed in options.seeds
         for group in GROUPS
         for payer in PAYERS
+        if not run.is_finished(agent_name(group, payer, seed))
     }
     run_all_jobs(agents, num_workers=options.workers)
     write_json(
@@ -156,6 +157,16 @@ def main(options: SoundOptions) -> Path:
     write_atomically(run.path / "learning.png", learning_curves(curves))
     print(run.path / "summary.json")
     return run.path
+
+
+def calibration_name(group: Group, payer: str) -> str:
+    """Return what the file of a calibration is called."""
+    return f"calibration_{group}_{payer}".replace(" ", "_")
+
+
+def agent_name(group: Group, payer: str, seed: int) -> str:
+    """Return what the file of an agent is called."""
+    return f"{group}_{payer}_{seed}".replace(" ", "_")
 
 
 def load_payer(payer: str, group: Group, backbone: str) -> ImageTextEncoder:
@@ -192,7 +203,7 @@ def run_calibration(run: RunFolder, group: Group, payer: str, options: SoundOpti
             "temperature": np.array(found.temperature), "threshold": np.array(found.threshold)
         }  # fmt: skip
 
-    run.stage(f"calibration_{group}_{_file_name(payer)}", compute)
+    run.stage(calibration_name(group, payer), compute)
 
 
 def run_agent(run: RunFolder, group: Group, payer: str, seed: int, options: SoundOptions) -> None:
@@ -202,7 +213,7 @@ def run_agent(run: RunFolder, group: Group, payer: str, seed: int, options: Soun
     def compute() -> Arrays:
         reward_model = None
         if payer != TRUTH:
-            found = run.finished(f"calibration_{group}_{_file_name(payer)}")
+            found = run.finished(calibration_name(group, payer))
             head = ThresholdHead(
                 SoftmaxHead(float(found["temperature"])), float(found["threshold"])
             )
@@ -210,7 +221,7 @@ def run_agent(run: RunFolder, group: Group, payer: str, seed: int, options: Soun
             reward_model = RewardModel(encoder, goals_of(group), head)
         return train(group, reward_model, run.settings, seed)
 
-    run.stage(f"{group}_{_file_name(payer)}_{seed}", compute)
+    run.stage(agent_name(group, payer, seed), compute)
 
 
 def train(group: Group, reward_model: RewardModel | None, preset: Preset, seed: int) -> Arrays:
@@ -253,7 +264,7 @@ def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, A
     """
     last = {
         payer: np.stack([
-            run.finished(f"{group}_{_file_name(payer)}_{seed}")["returns"][-1] for seed in seeds
+            run.finished(agent_name(group, payer, seed))["returns"][-1] for seed in seeds
         ])
         for payer in PAYERS
     }  # fmt: skip
@@ -272,7 +283,7 @@ def read_curves(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str,
     """Return the true returns over training, mean over a group's goals, by who pays."""
     curves = {}
     for payer in PAYERS:
-        found = [run.finished(f"{group}_{_file_name(payer)}_{seed}") for seed in seeds]
+        found = [run.finished(agent_name(group, payer, seed)) for seed in seeds]
         returns = np.stack([of["returns"].mean(axis=1) for of in found])
         curves[payer] = LearningCurve(found[0]["steps"], returns)
     return curves
@@ -297,10 +308,6 @@ def share(returns: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str,
     low, high = np.nanpercentile(mean_share(returns[drawn[0]], truth[drawn[1]]), [2.5, 97.5])
     value = float(mean_share(returns, truth))
     return {"value": value, "low": float(low), "high": float(high)}
-
-
-def _file_name(payer: str) -> str:
-    return payer.replace(" ", "_")
 
 
 if __name__ == "__main__":

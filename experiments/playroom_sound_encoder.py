@@ -53,13 +53,16 @@ def main(options: SoundEncoderOptions) -> Path:
         run.stage(f"tokens_{name}", partial(tokens_of, run, steps, name))
     run.stage("precision", partial(measure_streams, run, steps))
     jobs: dict[str, Job] = {
-        f"fusion {kind}": partial(run_fusion, run, kind, options) for kind in FUSIONS
+        f"fusion_{kind}": partial(run_fusion, run, kind, options) for kind in FUSIONS
     }
     jobs |= {
-        memory_name(memory, seed, options): partial(run_memory, run, memory, seed, options)
+        f"memory_{memory_name(memory, seed, options)}": partial(
+            run_memory, run, memory, seed, options
+        )
         for memory in options.memories
         for seed in options.memory_seeds
     }
+    jobs = {name: job for name, job in jobs.items() if not run.is_finished(name)}
     run_all_jobs(jobs, num_workers=options.workers)
     write_json(run.path / "summary.json", summarise(run, options))
     print(run.path / "summary.json")
