@@ -4,8 +4,9 @@
 
 For each group of goals, agents of several seeds are trained on the reward of the multimodal
 backbone, on that of the CLIP of the silent Playroom, which sees frames only, and on the ground
-truth. All rewards are calibrated alike, on the same labelled episodes. Reported is the true return
-of each goal: steps of an episode at which it is true.
+truth. All rewards are calibrated alike, on the same labelled episodes in rooms like the agents'.
+Reported is the true return of each goal: steps of an episode at which it is true; and what the
+backbone pays in the trained agents' episodes when a sensor fails halfway.
 
 Goes on where it was killed. Ends with ``summary.json`` and a picture under
 ``runs/playroom_sound/``.
@@ -32,8 +33,9 @@ from playroom_sound_calibration import calibrate
 from playroom_sound_domain import SENTENCES, draw_episodes, sound_goals
 from playroom_sound_figures import LearningCurve, learning_curves
 from playroom_sound_memory import encode_streams
+from playroom_sound_sensors import CUTS, cut_name, rates, watch_with_cuts
 from playroom_sound_streams import CONFIG, FRAME_CLIP
-from playroom_sound_tasks import SOUND_ROOM_STEPS, sound_tasks
+from playroom_sound_tasks import SOUND_ROOM_STEPS, sound_rooms, sound_tasks
 from run_folder import Arrays, RunFolder, machine, versions, write_atomically, write_json
 from trend_online import NUM_TASKS, act, learner_config
 from vlmreward import (
@@ -88,15 +90,17 @@ class Preset:
         num_points: Of each learning curve.
         num_evaluated: Episodes at each of them.
         num_episodes: Labelled episodes to calibrate on, as long as the agents'.
+        num_watched: Episodes of a trained agent in which sensors fail.
     """
 
     num_steps: int
     num_points: int
     num_evaluated: int
     num_episodes: int
+    num_watched: int
 
 
-PRESETS = {"full": Preset(100_000, 10, 256, 320), "debug": Preset(64, 1, 8, 32)}
+PRESETS = {"full": Preset(100_000, 10, 256, 320, 64), "debug": Preset(64, 1, 8, 32, 4)}
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,8 @@ def run_calibration(run: RunFolder, group: Group, payer: str, options: SoundOpti
         preset: Preset = run.settings
         mel = CONFIG.log_mel
         rng = np.random.default_rng(CALIBRATION_SEED)
-        episodes = draw_episodes(preset.num_episodes, SOUND_ROOM_STEPS, mel, rng)
+        rooms = sound_rooms(preset.num_episodes, GROUPS[group])
+        episodes = draw_episodes(rooms, SOUND_ROOM_STEPS, mel, rng)
         encoder = load_payer(payer, group, options.backbone)
         if isinstance(encoder, MultimodalEncoder):
             embedded = encode_streams(encoder.backbone, episodes)[encoder.stream].flatten(0, 1)
@@ -213,23 +218,47 @@ def run_agent(run: RunFolder, group: Group, payer: str, seed: int, options: Soun
     def compute() -> Arrays:
         reward_model = None
         if payer != TRUTH:
-            found = run.finished(calibration_name(group, payer))
-            head = ThresholdHead(
-                SoftmaxHead(float(found["temperature"])), float(found["threshold"])
-            )
             encoder = load_payer(payer, group, options.backbone)
-            reward_model = RewardModel(encoder, goals_of(group), head)
-        return train(group, reward_model, run.settings, seed)
+            reward_model = RewardModel(encoder, goals_of(group), calibrated_head(run, group, payer))
+        learner, curves = train(group, reward_model, run.settings, seed)
+        if payer != BACKBONE:
+            return curves
+        robust = robust_reward(run, group, options.backbone)
+        make_tasks = partial(
+            sound_tasks, run.settings.num_watched, GROUPS[group], EVALUATION_SEED, robust
+        )
+        return curves | watch_with_cuts(learner, make_tasks)
 
     run.stage(agent_name(group, payer, seed), compute)
 
 
-def train(group: Group, reward_model: RewardModel | None, preset: Preset, seed: int) -> Arrays:
+def calibrated_head(run: RunFolder, group: Group, payer: str) -> ThresholdHead:
+    """Return the head that a calibration found."""
+    found = run.finished(calibration_name(group, payer))
+    return ThresholdHead(SoftmaxHead(float(found["temperature"])), float(found["threshold"]))
+
+
+def robust_reward(run: RunFolder, group: Group, backbone: str) -> RewardModel:
+    """Return the backbone's reward for sensors that may fail.
+
+    Of a step it is the stream that is there, with the head of the card; of what is told, which only
+    the memory knows, what agents are paid by.
+    """
+    if group == "told":
+        encoder, head = load_payer(BACKBONE, group, backbone), calibrated_head(run, group, BACKBONE)
+        return RewardModel(encoder, goals_of(group), head)
+    return RewardModel(load_backbone(backbone, stream="present", device="cpu"), goals_of(group))
+
+
+def train(
+    group: Group, reward_model: RewardModel | None, preset: Preset, seed: int
+) -> tuple[ActorCritic, Arrays]:
     """Train an agent on a reward, or on the ground truth where there is none.
 
     Returns:
-        ``steps`` ``[K]`` and ``returns`` ``[K, G]``: the true return of each goal in episodes of
-        evaluation; ``paid`` and ``true`` ``[K]``, what a training step earned and should have.
+        The agent, and ``steps`` ``[K]`` and ``returns`` ``[K, G]``: the true return of each goal in
+        episodes of evaluation; ``paid`` and ``true`` ``[K]``, what a training step earned and
+        should have.
     """
     tasks = sound_tasks(NUM_TASKS, GROUPS[group], seed * _SEEDS_APART, reward_model)
     config = learner_config(preset.num_steps, tasks.episode_length)
@@ -244,7 +273,7 @@ def train(group: Group, reward_model: RewardModel | None, preset: Preset, seed: 
             returns.append(true_returns(learner, group, preset.num_evaluated))
             earned.clear()
     columns = zip(("steps", "paid", "true"), np.array(curves).T, strict=True)
-    return {**dict(columns), "returns": np.array(returns)}
+    return learner, {**dict(columns), "returns": np.array(returns)}
 
 
 def true_returns(learner: ActorCritic, group: Group, num_episodes: int) -> NDArray[np.float64]:
@@ -257,26 +286,37 @@ def true_returns(learner: ActorCritic, group: Group, num_episodes: int) -> NDArr
 
 
 def summarise(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the last true returns, and their share of what the ground truth teaches.
+    """Return what a group's agents learned, and the last returns' share of the truth's agents'.
 
     The share is the mean over the goals that the ground truth teaches at all; None if it teaches
     none. Seeds are resampled for the intervals, those of the ground truth apart.
     """
-    last = {
-        payer: np.stack([
-            run.finished(agent_name(group, payer, seed))["returns"][-1] for seed in seeds
-        ])
-        for payer in PAYERS
-    }  # fmt: skip
+    agents = {
+        payer: [run.finished(agent_name(group, payer, seed)) for seed in seeds] for payer in PAYERS
+    }
+    last = {payer: np.stack([of["returns"][-1] for of in found]) for payer, found in agents.items()}
     reached = last[TRUTH].mean(axis=0) > 0
-    found: dict[str, Any] = {"goals": list(GROUPS[group])}
-    for payer, returns in last.items():
-        found[payer] = {"returns": returns.tolist()}
+    summary: dict[str, Any] = {
+        "goals": list(GROUPS[group]), "steps": agents[TRUTH][0]["steps"].tolist()
+    }  # fmt: skip
+    for payer, found in agents.items():
+        summary[payer] = {
+            "returns": last[payer].tolist(),
+            "curves": [of["returns"].mean(axis=1).tolist() for of in found],
+            "paid": [of["paid"].tolist() for of in found],
+            "true": [of["true"].tolist() for of in found],
+        }
         if payer != TRUTH:
-            found[payer]["share"] = (
-                share(returns[:, reached], last[TRUTH][:, reached]) if reached.any() else None
+            of_payer = run.finished(calibration_name(group, payer))
+            summary[payer]["calibration"] = {key: float(of_payer[key]) for key in of_payer}
+            summary[payer]["share"] = (
+                share(last[payer][:, reached], last[TRUTH][:, reached]) if reached.any() else None
             )
-    return found
+    summary["sensor_fails"] = {
+        str(sensor or "none"): rates([of[cut_name(sensor)] for of in agents[BACKBONE]])
+        for sensor in CUTS
+    }
+    return summary
 
 
 def read_curves(run: RunFolder, group: Group, seeds: Sequence[int]) -> dict[str, LearningCurve]:

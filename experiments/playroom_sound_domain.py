@@ -213,11 +213,17 @@ def sound_goals(kind: GoalKind) -> tuple[Goal, ...]:
 
 
 def draw_episodes(
-    num_episodes: int, length: int, mel: LogMelConfig, rng: np.random.Generator
+    rooms: PlayroomSoundRooms, length: int, mel: LogMelConfig, rng: np.random.Generator
 ) -> LabelledEpisodes:
-    """Draw whole episodes from their first step; any kind of object may be in their rooms."""
-    rooms = PlayroomSoundRooms(num_episodes)
-    rooms.reset(torch.from_numpy(rng.integers(2**62, size=num_episodes)))
+    """Draw whole episodes, one in each room, from what their first action led to.
+
+    Args:
+        rooms: They are reset.
+        length: Of each.
+        mel: How sound is read.
+        rng: Random generator.
+    """
+    rooms.reset(torch.from_numpy(rng.integers(2**62, size=rooms.num_envs)))
     frames, sounds, labels = [], [], []
     for state in islice(roll(rooms.config, rooms.state, rng), length):
         rooms.state = state

@@ -32,7 +32,7 @@ from playroom_sound_stages import (
     tokens_of,
     train_steps,
 )
-from playroom_sound_streams import CONFIG
+from playroom_sound_streams import FRAME_CLIP
 from run_folder import RunFolder, machine, versions, write_json
 from vlmreward_envs.playroom_sound import GoalKind
 
@@ -103,7 +103,7 @@ def summarise(run: RunFolder, options: SoundEncoderOptions) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "seconds": run.seconds(),
-        "config": CONFIG.to_dict(),
+        "streams": options.streams or FRAME_CLIP,
         "time_stamps": options.time_stamps,
         "memory_seeds": list(options.memory_seeds),
         "average_precision": table(everything),

@@ -11,13 +11,21 @@ Axis letters: ``E`` episodes, ``T`` their length, ``G`` sentences, ``D`` width.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from playroom_sound_accuracy import goal_precision, mean_by_kind
-from playroom_sound_domain import SENTENCES, LabelledEpisodes, SoundBatch
+from playroom_sound_domain import (
+    GOALS_OF_KIND,
+    IS_HELD_OUT,
+    SENTENCES,
+    LabelledEpisodes,
+    SoundBatch,
+)
 from vlmreward.backbone.layers import linear
 from vlmreward.backbone.model import (
     PURE_AND_FUSED,
@@ -33,6 +41,7 @@ from vlmreward.backbone.objectives import (
     StreamTexts,
 )
 from vlmreward.backbone.start import start_from_clip
+from vlmreward.backbone.training import retrieval_recall
 from vlmreward.backbone.video import TowerTokensConfig
 from vlmreward.encoders import load_encoder
 from vlmreward.encoders.open_clip import Tokenizer
@@ -143,12 +152,28 @@ def embed_sentences(backbone: MultimodalBackbone, tokenizer: Tokenizer) -> Float
 def measure_steps(
     model: ContrastiveSteps, episodes: LabelledEpisodes, tokenizer: Tokenizer
 ) -> dict[str, float]:
-    """Return the mean average precision of each kind of goal, by each stream that is trained."""
+    """Return how right each stream that is trained is.
+
+    Returns:
+        ``ap_...``, the mean average precision of each kind of goal, and ``recall_at_1_<stream>``,
+        the share of steps whose nearest sentence, of the kinds that the stream can know, is true.
+    """
     embedded = encode_episodes(model.backbone, episodes)
     text = embed_sentences(model.backbone, tokenizer)
+    is_true = episodes.is_true.flatten(0, 1)
     found: dict[str, float] = {}
     for stream in model.streams:
         kinds = KINDS_OF_STREAM[stream]
         precision = goal_precision(episodes.is_true, embedded[stream], text, kinds)
         found |= mean_by_kind(precision, stream)
+        named = named_columns(kinds)
+        found[f"recall_at_1_{stream}"] = retrieval_recall(
+            embedded[stream].flatten(0, 1), text[named], is_true[:, named], k=1
+        )
     return found
+
+
+def named_columns(kinds: Sequence[GoalKind]) -> NDArray[np.int64]:
+    """Return where in `SENTENCES` those of some kinds are that name no held-out kind of object."""
+    columns = np.concatenate([GOALS_OF_KIND[kind] for kind in kinds])
+    return columns[~IS_HELD_OUT[columns]]

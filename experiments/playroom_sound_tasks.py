@@ -7,7 +7,7 @@ Axis letters: ``N`` tasks, ``F`` numbers of an observation.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,8 @@ from vlmreward_envs.playroom import Action
 from vlmreward_envs.playroom_sound import PlayroomSoundConfig, PlayroomSoundRooms
 
 SOUND_ROOM_STEPS = 30
+Sensor = Literal["microphone", "camera"]
+_MODALITY: dict[Sensor, str] = {"microphone": "audio", "camera": "pixels"}
 
 
 class SoundTasks(ScoredTasks):
@@ -33,6 +35,7 @@ class SoundTasks(ScoredTasks):
             goals being those of the rooms, in their order; the ground truth pays where there is
             none.
         observe: What the agent observes of the rooms; everything and its goal by default.
+        fails: Sensor of the reward that fails halfway through each episode.
     """
 
     def __init__(
@@ -40,9 +43,12 @@ class SoundTasks(ScoredTasks):
         rooms: PlayroomSoundRooms,
         reward_model: RewardModel | None = None,
         observe: Observe | None = None,
+        fails: Sensor | None = None,
     ) -> None:
         super().__init__(rooms, observe or observe_sound_room, len(Action), ends_when_paid=False)
         self._rooms = rooms
+        self._fails = fails
+        self._num_steps = 0  # of the present episodes, which all begin and end together
         self._stream = None
         if reward_model is not None:
             self._stream = RewardStream(reward_model, rooms.num_envs, rooms.goal_index.numpy())
@@ -50,14 +56,19 @@ class SoundTasks(ScoredTasks):
     def _pay(self, result: GoalStep) -> Float[Tensor, " N"]:
         if self._stream is None:
             return result.env_reward
+        sensed = self._sensed(slice(None))
+        if self._fails is not None and self._num_steps >= self.episode_length // 2:
+            del sensed[_MODALITY[self._fails]]
+        self._num_steps += 1
         paid = self._stream.step(
-            self._sensed(slice(None)),
+            sensed,
             terminated=result.terminated.numpy(),
             truncated=result.truncated.numpy(),
         )
         return torch.from_numpy(paid.reward)
 
     def _begin(self, started: Bool[Tensor, " N"]) -> None:
+        self._num_steps = 0
         if self._stream is not None:
             rows = started.nonzero()[:, 0]
             goals = self._rooms.goal_index[rows].numpy()
@@ -68,15 +79,24 @@ class SoundTasks(ScoredTasks):
 
 
 def sound_tasks(
-    num_tasks: int, goals: Sequence[str], seed: int, reward_model: RewardModel | None = None
+    num_tasks: int,
+    goals: Sequence[str],
+    seed: int,
+    reward_model: RewardModel | None = None,
+    fails: Sensor | None = None,
 ) -> SoundTasks:
     """Return Playrooms with sound, each with one of the goals in each episode."""
-    config = PlayroomSoundConfig(playroom=ROOMS)
-    rooms = PlayroomSoundRooms(
-        num_tasks, list(goals), config=config, max_episode_steps=SOUND_ROOM_STEPS
-    )
+    rooms = sound_rooms(num_tasks, goals)
     rooms.reset(seed + torch.arange(num_tasks))
-    return SoundTasks(rooms, reward_model)
+    return SoundTasks(rooms, reward_model, fails=fails)
+
+
+def sound_rooms(num_rooms: int, goals: Sequence[str]) -> PlayroomSoundRooms:
+    """Return the rooms that agents are in."""
+    config = PlayroomSoundConfig(playroom=ROOMS)
+    return PlayroomSoundRooms(
+        num_rooms, list(goals), config=config, max_episode_steps=SOUND_ROOM_STEPS
+    )
 
 
 def observe_sound_room(rooms: PlayroomSoundRooms) -> Float[Tensor, "N F"]:

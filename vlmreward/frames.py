@@ -148,9 +148,10 @@ def frame_of_obs(obs: Mapping[str, Any]) -> NDArray[Any]:
     Raises:
         FrameError: If there is none.
     """
-    if PIXELS not in obs:
+    if obs.get(PIXELS) is None:
+        given = sorted(key for key in obs if obs[key] is not None)
         raise FrameError(
-            f"expected an observation with {PIXELS!r}, got keys {sorted(obs)}: {_ADD_PIXELS}"
+            f"expected an observation with {PIXELS!r}, got keys {given}: {_ADD_PIXELS}"
         )
     return np.asarray(obs[PIXELS])
 

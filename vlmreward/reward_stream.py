@@ -180,6 +180,9 @@ class RewardStream:
 
         Returns:
             For each step its `num_rows` embeddings, or what the encoder's memory needs of them.
+
+        Raises:
+            ValueError: If there are other numbers of rows than of environments.
         """
         encoder = self.reward_model.encoder
         parts = [part for step in planned for part in step.obs]
@@ -193,7 +196,13 @@ class RewardStream:
             embedding = self._encode(
                 {key: _concatenate([part[key] for part in parts]) for key in parts[0]}
             )
-        return list(torch.split(embedding, [step.num_rows for step in planned]))
+        expected = [step.num_rows for step in planned]
+        if len(embedding) != sum(expected):
+            raise ValueError(
+                f"got observations of {len(embedding)} rows, expected {sum(expected)}: one row an "
+                f"environment, of which there are {self.num_envs}"
+            )
+        return list(torch.split(embedding, expected))
 
     def pay(self, planned: PlannedStep, embedding: Float[torch.Tensor, "K D"]) -> StreamStep:
         """Turns the embeddings of a planned step into its rewards."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import playroom_sound
 import playroom_sound_encoder
@@ -14,7 +15,7 @@ from playroom_sound import GROUPS, SoundOptions
 from playroom_sound_encoder import SoundEncoderOptions
 from playroom_sound_in_context import SoundInContextOptions, sound_task_sets
 from playroom_sound_presets import PRESETS
-from playroom_sound_stages import train_steps
+from playroom_sound_stages import origin, train_steps
 from playroom_sound_tasks import SOUND_ROOM_STEPS
 from run_folder import RunFolder
 from vlmreward.backbone import load_backbone
@@ -56,6 +57,11 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
         found["ttm"]["told"]["value"]
     )
     assert saved.backbone.config.memory == "ttm"
+    assert saved.training["streams"] == {"started_from": "playroom", "seed": 0}
+    assert saved.training["memory_seed"] == 0
+    events = EventAccumulator(str(run_dir / "steps")).Reload()
+    for stream in ("audio", "video", "fusion"):
+        assert 0 <= events.Scalars(f"eval/recall_at_1_{stream}")[-1].value <= 1
     for lost in ("summary.json", "memory_ttm_0.npz", "precision.npz"):
         (run_dir / lost).unlink()
     playroom_sound_encoder.main(ENCODER)
@@ -84,6 +90,9 @@ def test_streams_can_be_those_of_a_saved_backbone(folder: Path) -> None:
     assert steps.objectives.logit_scale("image_text").item() == pytest.approx(saved.logit_scale)
     for key, weights in steps.backbone.state_dict().items():
         assert torch.equal(weights, saved.backbone.state_dict()[key]), key
+    made = origin(replace(ENCODER, streams=name), seed=3)
+    assert made["memory_seed"] == 3
+    assert made["streams"] == {"of": name, **saved.training}
 
 
 def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +108,11 @@ def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) 
             (returns,) = found[payer]["returns"]
             assert len(returns) == len(goals)
             assert all(0 <= value <= SOUND_ROOM_STEPS for value in returns)
+            (curve,) = found[payer]["curves"]
+            assert curve[-1] == pytest.approx(np.mean(returns))
+            assert len(found["steps"]) == len(curve) == len(found[payer]["paid"][0])
+        assert set(found["sensor_fails"]) == {"none", "microphone", "camera"}
+        assert found["backbone"]["calibration"]["temperature"] > 0
         if (share := found["backbone"]["share"]) is None:  # the true reward taught nothing either
             assert not np.any(found["true reward"]["returns"])
             continue

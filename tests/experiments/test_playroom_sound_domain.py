@@ -14,7 +14,13 @@ from playroom_sound_domain import (
     sound_goals,
 )
 from vlmreward.backbone.audio import LogMelConfig
-from vlmreward_envs.playroom_sound import GoalKind, all_goals, goal_reached, goal_tensor
+from vlmreward_envs.playroom_sound import (
+    GoalKind,
+    PlayroomSoundRooms,
+    all_goals,
+    goal_reached,
+    goal_tensor,
+)
 
 CONFIG = SoundBatchConfig(
     num_steps=6, captions_per_kind=(50, 50, 50, 50), near_misses_per_caption=3
@@ -67,8 +73,8 @@ def test_steps_have_frames_sound_and_sentences_of_every_kind(
 
 
 def test_episodes_are_labelled_with_the_truth_of_every_sentence() -> None:
-    episodes = draw_episodes(3, 40, LogMelConfig(), np.random.default_rng(0))
-    again = draw_episodes(3, 40, LogMelConfig(), np.random.default_rng(0))
+    episodes = draw_episodes(PlayroomSoundRooms(3), 40, LogMelConfig(), np.random.default_rng(0))
+    again = draw_episodes(PlayroomSoundRooms(3), 40, LogMelConfig(), np.random.default_rng(0))
     assert episodes.frames.shape == (3, 40, 96, 96, 3)
     assert episodes.log_mel.shape == (3, 40, 10, 64)
     assert episodes.is_true.shape == (3, 40, len(SENTENCES))
@@ -94,7 +100,7 @@ def test_labels_are_the_ground_truth_of_the_environment(monkeypatch: pytest.Monk
             yield state
 
     monkeypatch.setitem(draw_episodes.__globals__, "roll", remembered)
-    episodes = draw_episodes(4, 60, LogMelConfig(), np.random.default_rng(1))
+    episodes = draw_episodes(PlayroomSoundRooms(4), 60, LogMelConfig(), np.random.default_rng(1))
     num_true = 0
     for kind in GoalKind:
         rows = goal_tensor(all_goals(kind), torch.device("cpu"))

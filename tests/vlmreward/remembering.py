@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from vlmreward import FakeEncoder
+from vlmreward.encoders.base import require_modalities
 
 
 class RememberingEncoder(FakeEncoder):
@@ -42,3 +43,26 @@ class SummingMemory:
     def push(self, rows, features):
         self.sums[rows] = 0.5 * self.sums[rows] + features[:, :-1]
         return normalize(self.sums[rows], dim=1)
+
+
+class SensingEncoder(RememberingEncoder):
+    """Reads frames and sound, either of which may be missing, and remembers what it was given."""
+
+    modalities = ("pixels", "audio")
+    optional_modalities = modalities
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def encode_step(self, obs):
+        read = require_modalities(obs, self)
+        self.given.append(sorted(read))
+        num_rows = len(next(iter(read.values())))
+        own = torch.zeros(num_rows, self.embed_dim)
+        own[:, 0] = 1.0
+        if "pixels" in read:
+            own = FakeEncoder.encode_obs(self.of_frames, {"pixels": read["pixels"]})
+        return torch.cat([own, torch.ones(num_rows, 1)], dim=1)
+
+    of_frames = FakeEncoder()

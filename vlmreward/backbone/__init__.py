@@ -17,6 +17,20 @@ from vlmreward.backbone.files import (
     shipped_backbones,
     tokenizer_of,
 )
+from vlmreward.backbone.fusion import GatedCrossAttention, ModalityGates
+from vlmreward.backbone.latents import (
+    CausalLatentModel,
+    LatentConfig,
+    Latents,
+    cut_chunks,
+    latent_loss,
+)
+from vlmreward.backbone.masked_language import (
+    MaskedTokens,
+    MaskingConfig,
+    mask_tokens,
+    masked_language_loss,
+)
 from vlmreward.backbone.model import (
     BackboneConfig,
     MultimodalBackbone,
@@ -32,29 +46,44 @@ from vlmreward.backbone.objectives import (
 )
 from vlmreward.backbone.optimisers import OptimiserConfig
 from vlmreward.backbone.start import start_from_clip
+from vlmreward.backbone.state import StateError
+from vlmreward.backbone.text_decoder import TextDecoder, TextDecoderConfig
 from vlmreward.backbone.training import (
     BackboneTrainingConfig,
     retrieval_recall,
     train_backbone,
 )
 from vlmreward.backbone.ttm import TTMConfig
-from vlmreward.backbone.video import ConvTokensConfig, TowerTokensConfig
+from vlmreward.backbone.video import (
+    ConvTokensConfig,
+    TowerTokensConfig,
+    TubeletConfig,
+    TubeletTokens,
+)
 from vlmreward.backbone.zorro import Zorro, ZorroConfig
 
 __all__ = [
     "AudioError",
     "BackboneConfig",
     "BackboneTrainingConfig",
+    "CausalLatentModel",
     "CombinerConfig",
     "ContrastiveObjectives",
     "ConvTokensConfig",
+    "GatedCrossAttention",
+    "LatentConfig",
+    "Latents",
     "LogMelConfig",
+    "MaskedTokens",
+    "MaskingConfig",
     "MeanMemory",
+    "ModalityGates",
     "MultimodalBackbone",
     "MultimodalEncoder",
     "ObjectivesConfig",
     "OptimiserConfig",
     "PairConfig",
+    "StateError",
     "StepEmbeddings",
     "StreamEmbeddings",
     "StreamTexts",
@@ -62,12 +91,20 @@ __all__ = [
     "TTMCombiner",
     "TTMConfig",
     "TextConfig",
+    "TextDecoder",
+    "TextDecoderConfig",
     "TowerTokensConfig",
     "TransformerCombiner",
+    "TubeletConfig",
+    "TubeletTokens",
     "Zorro",
     "ZorroConfig",
+    "cut_chunks",
+    "latent_loss",
     "load_backbone",
     "log_mel",
+    "mask_tokens",
+    "masked_language_loss",
     "retrieval_recall",
     "save_backbone",
     "shipped_backbones",

@@ -22,10 +22,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vlmreward.backbone.layers import learned, linear
+from vlmreward.backbone.state import check_is_first, check_state_shape
+
+_FULL_SCALE = 32767 / 32768  # the highest that 16 bits hold
 
 
 class AudioError(ValueError):
@@ -120,7 +123,7 @@ def check_waveform(
         raise AudioError(
             f"got samples up to {loudest:.4g}, expected them in [-1, 1]: scale it down"
         )
-    full = waveform.abs() >= 1
+    full = waveform.abs() >= _FULL_SCALE
     clipped = full[:, 2:] & full[:, 1:-1] & full[:, :-2]
     if bool(clipped.any()):
         row, sample = clipped.nonzero()[0].tolist()
@@ -147,8 +150,9 @@ def _check_layout(waveform: Tensor, hop: int) -> None:
         raise AudioError(f"expected at least one row and one sample, got shape {shape}")
     if shape[1] % hop:
         raise AudioError(
-            f"got {shape[1]} samples, expected a multiple of the hop, {hop}: keep the remaining "
-            f"{shape[1] % hop} until more have come, or fill the last hop with zeros"
+            f"got {shape[1]} samples, expected a multiple of the hop, {hop}: resample sound of "
+            f"another sample rate; else keep the remaining {shape[1] % hop} until more have come, "
+            "or fill the last hop with zeros"
         )
 
 
@@ -193,22 +197,29 @@ class StreamingLogMel:
     def step(
         self,
         chunk: Tensor,
-        is_first: Bool[Tensor, " B"],
-        state: Float[Tensor, "B P"] | None,
+        is_first: Tensor,
+        state: Tensor | None,
+        *,
+        sample_rate: int | None = None,
     ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B P"]]:
         """Frames of the next hops, and the next state.
 
         Args:
             chunk: One hop or more, see `check_waveform`.
-            is_first: Rows where an episode begins with this chunk.
-            state: What the call before returned; None for the first one.
+            is_first: Rows where an episode begins with this chunk, bool `[B]`.
+            state: What the call before returned, `[B, P]`; None for the first one.
+            sample_rate: Of the sound, where it is known.
 
         Raises:
             AudioError: See `check_waveform`.
+            StateError: If the state is of another batch or configuration, or flags are not one a
+                row.
         """
-        checked = check_waveform(chunk, self.config)
+        checked = check_waveform(chunk, self.config, sample_rate=sample_rate)
         kept = checked.new_zeros(len(checked), self.config.num_kept)
+        check_is_first(is_first, len(checked))
         if state is not None:
+            check_state_shape("kept samples", state, tuple(kept.shape))
             kept = torch.where(is_first[:, None], kept, state)
         samples = torch.cat([kept, checked], dim=1)
         next_state = samples[:, samples.shape[1] - self.config.num_kept :].clone()

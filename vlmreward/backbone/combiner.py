@@ -19,19 +19,20 @@ They have no last step and no parameters, and are added as they are: tokens shou
 as those that leave a LayerNorm are, not unit vectors.
 
 Axis letters: ``B`` batch, ``T`` time steps, ``K`` tokens of a step, ``M`` tokens put out, ``C``
-tokens carried, ``D`` width.
+tokens carried, ``D`` width, ``S`` some rows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from vlmreward.backbone.layers import Block, learned, small_at_first
+from vlmreward.backbone.state import StateError, check_is_first, check_state_shape
 from vlmreward.backbone.ttm import TokenTuringMachine, TTMConfig
 
 _STAMP_BASE = 10_000.0
@@ -44,10 +45,24 @@ class MemoryState:
     Attributes:
         carried: Tokens carried from step to step.
         num_steps: Steps of the episode seen so far.
+        memory: Whose state it is.
     """
 
     carried: Float[Tensor, "B C D"]
     num_steps: Int64[Tensor, " B"]
+    memory: TokenMemory = field(repr=False, compare=False)
+
+    def __getitem__(self, rows: Int64[Tensor, " S"]) -> MemoryState:
+        """Return the states of some rows."""
+        return replace(self, carried=self.carried[rows], num_steps=self.num_steps[rows])
+
+    def replace_rows(self, rows: Int64[Tensor, " S"], by: MemoryState) -> MemoryState:
+        """Return the same states, those of some rows being others."""
+        return replace(
+            self,
+            carried=self.carried.index_copy(0, rows, by.carried),
+            num_steps=self.num_steps.index_copy(0, rows, by.num_steps),
+        )
 
 
 def sinusoidal_stamps(num_steps: Int64[Tensor, " B"], embed_dim: int) -> Float[Tensor, "B D"]:
@@ -121,39 +136,54 @@ class TokenMemory(nn.Module, ABC):
         return MemoryState(
             carried=self.start.expand(batch_size, -1, -1),
             num_steps=torch.zeros(batch_size, dtype=torch.long, device=self.start.device),
+            memory=self,
         )
 
     def step(
         self,
         tokens: Float[Tensor, "B K D"],
-        is_first: Bool[Tensor, " B"],
-        state: MemoryState,
+        is_first: Tensor,
+        state: MemoryState | None,
     ) -> tuple[Float[Tensor, "B M D"], MemoryState]:
         """Take in one step of every row.
 
         Args:
             tokens: The step's; there may be another number of them at the next.
-            is_first: Rows of which this step starts an episode; what they knew is forgotten.
-            state: What the step before returned, or `initial_state`.
+            is_first: Rows of which this step starts an episode, bool `[B]`; what they knew is
+                forgotten.
+            state: What the step before returned; `initial_state` if None.
 
         Returns:
             The episode so far in M tokens, and the state for the next step.
 
         Raises:
             ValueError: If there are no tokens, or they have another width.
+            StateError: If the state is of another memory or batch, or flags are not one a row.
         """
         if tokens.shape[1] == 0 or tokens.shape[2] != self.embed_dim:
             raise ValueError(
                 f"got {tokens.shape[1]} tokens of width {tokens.shape[2]}, expected at least 1, of "
                 f"width embed_dim={self.embed_dim}"
             )
+        if state is None:
+            state = self.initial_state(len(tokens))
+        self._check(state, is_first, len(tokens))
         num_steps = state.num_steps.masked_fill(is_first, 0)
         carried = torch.where(is_first[:, None, None], self.start, state.carried)
         if self.has_time_stamps:
             stamps = sinusoidal_stamps(num_steps, self.embed_dim)
             tokens = tokens + stamps[:, None].to(tokens.dtype)
         summary, carried = self._combine(tokens, carried, num_steps)
-        return summary, MemoryState(carried, num_steps + 1)
+        return summary, MemoryState(carried, num_steps + 1, self)
+
+    def _check(self, state: MemoryState, is_first: Tensor, batch_size: int) -> None:
+        if state.memory is not self:
+            raise StateError(
+                f"got a state of another memory, a {type(state.memory).__name__}, expected one "
+                f"that this {type(self).__name__} returned: begin with its initial_state"
+            )
+        check_state_shape("a state", state.carried, (batch_size, *self.start.shape))
+        check_is_first(is_first, batch_size)
 
     def forward(
         self, tokens: Float[Tensor, "B T K D"], is_first: Bool[Tensor, "B T"]

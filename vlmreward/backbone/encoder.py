@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vlmreward.backbone.audio import StreamingLogMel, check_waveform
-from vlmreward.backbone.combiner import MemoryState
+from vlmreward.backbone.audio import AudioError, StreamingLogMel, check_waveform
 from vlmreward.backbone.model import PURE_AND_FUSED, MultimodalBackbone
+from vlmreward.backbone.state import StateError
 from vlmreward.encoders.base import check_texts, require_modalities
 from vlmreward.encoders.cache import TextEmbeddingCache
 from vlmreward.encoders.open_clip import Tokenizer, warn_where_truncated
@@ -37,8 +36,8 @@ class MultimodalEncoder:
     """A frozen backbone that sees, hears and remembers, as an `EpisodeEncoder`.
 
     An observation holds `pixels`, frames uint8 `[B, H, W, 3]`, and `audio`, what was heard during
-    the step, mono float32 `[B, S]` in [-1, 1]. Either may be missing, or None, for all rows of a
-    call: then the other one is embedded alone.
+    the step, mono float32 `[B, S]` in [-1, 1] at `sample_rate`. Either may be missing, or None, for
+    all rows of a call: then the other one is embedded alone.
 
     Args:
         backbone: In any mode; it is put into evaluation mode and its parameters stop requiring
@@ -92,6 +91,11 @@ class MultimodalEncoder:
     def logit_scale(self) -> float:
         """1 / temperature of the cosines; where several streams are scored, of all of them."""
         return max(self._scales.values())
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples of a second of the sound that is expected."""
+        return self.backbone.config.log_mel.sample_rate
 
     @property
     def optional_modalities(self) -> tuple[str, ...]:
@@ -158,13 +162,35 @@ class MultimodalEncoder:
         config = self.backbone.config
         if AUDIO not in given:
             return torch.zeros(num_rows, config.step_samples, device=self.device)
-        sound = check_waveform(torch.as_tensor(given[AUDIO]), config.log_mel).to(self.device)
-        if tuple(sound.shape) != (num_rows, config.step_samples):
-            raise ValueError(
-                f"got sound of shape {list(sound.shape)}, expected [{num_rows}, "
-                f"{config.step_samples}]: one row a frame, and the samples of one step"
+        sound = _as_tensor(given[AUDIO])
+        if sound.ndim == 2 and sound.shape[1] != config.step_samples:
+            rate = config.log_mel.sample_rate
+            seconds = config.step_samples / rate
+            raise AudioError(
+                f"got {sound.shape[1]} samples a step, expected {config.step_samples}, "
+                f"{seconds:g} s at {rate} Hz: if it is {seconds:g} s of sound, it is at "
+                f"{sound.shape[1] / seconds:.0f} Hz, resample it; else cut it into steps of "
+                f"{seconds:g} s"
             )
+        checked = check_waveform(sound, config.log_mel)
+        if len(checked) != num_rows:
+            raise AudioError(
+                f"got {num_rows} frames and sound of {len(checked)} rows, expected as many: one "
+                "row of each an environment"
+            )
+        return checked.to(self.device)
+
+
+def _as_tensor(sound: Any) -> Tensor:
+    """Return sound as a tensor, whatever holds it."""
+    if isinstance(sound, Tensor):
         return sound
+    try:
+        return torch.from_numpy(np.require(sound, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:  # ragged, or no numbers
+        raise AudioError(
+            f"expected sound as an array of numbers [B, S], got {type(sound).__name__}: {error}"
+        ) from error
 
 
 class MultimodalMemory:
@@ -201,8 +227,13 @@ class MultimodalMemory:
         """Adds one step to some environments, and embeds what is scored of them.
 
         Raises:
-            ValueError: If the features are not those of a step of this model.
+            StateError: If the features are not those of a step of this model, or of other rows.
         """
+        if len(features) != len(rows):
+            raise StateError(
+                f"got features of {len(features)} rows for {len(rows)} environments, expected as "
+                "many: they are of another batch"
+            )
         index = torch.from_numpy(rows).to(self._is_first.device)
         is_first = self._is_first[index]
         video, sound, has_video, has_audio = self._unpacked(features)
@@ -210,14 +241,9 @@ class MultimodalMemory:
         step = self._backbone.encode_step(
             video, self._backbone.audio_tokens(frames), has_video, has_audio
         )
-        state = MemoryState(self._state.carried[index], self._state.num_steps[index])
-        episode, state = self._backbone.remember(step.tokens, is_first, state)
+        episode, state = self._backbone.remember(step.tokens, is_first, self._state[index])
         self._samples[index] = samples
-        self._state = replace(
-            self._state,
-            carried=self._state.carried.index_copy(0, index, state.carried),
-            num_steps=self._state.num_steps.index_copy(0, index, state.num_steps),
-        )
+        self._state = self._state.replace_rows(index, state)
         self._is_first[index] = False
         of_stream = {**vars(step), "episode": episode}
         streams = self._scored(has_video, has_audio)
@@ -247,7 +273,7 @@ class MultimodalMemory:
         video, samples = config.video, config.step_samples
         sizes = [video.num_tokens * video.embed_dim, samples, 1, 1]
         if features.shape[1] != sum(sizes):
-            raise ValueError(
+            raise StateError(
                 f"got features of width {features.shape[1]}, expected {sum(sizes)}: those of "
                 f"encoder {self._encoder.name!r}"
             )

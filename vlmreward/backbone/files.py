@@ -64,7 +64,7 @@ def save_backbone(
 
 
 def load_backbone(
-    name: str, *, stream: Scored = "episode", device: str | torch.device | None = None
+    name: str | Path, *, stream: Scored = "episode", device: str | torch.device | None = None
 ) -> MultimodalEncoder:
     """Loads a backbone as an encoder.
 
@@ -77,6 +77,7 @@ def load_backbone(
         ValueError: If the name is unknown (the message suggests the nearest), or the stream is.
         CheckpointError: If the files cannot be read or belong to another model.
     """
+    name = str(name)
     if name in shipped_backbones():
         path = _ASSETS / f"{name}.json"
     elif name.endswith(".json"):

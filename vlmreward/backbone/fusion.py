@@ -66,9 +66,11 @@ class GatedCrossAttention(nn.Module):
 
         Args:
             tokens: Of the stream that reads.
-            context: What is read. NaN in it would pass even closed gates.
+            context: What is read. NaN would pass even closed gates, unless no token may read it.
             mask: Which token of the context each token may read; None: all.
         """
+        if mask is not None:
+            context = torch.where(mask.any(dim=-2)[..., None], context, 0.0)
         read = self.attention(self.query_norm(tokens), self.context_norm(context), mask)
         hidden = tokens + self.attention_gate.tanh() * read
         expanded = self.mlp(self.mlp_norm(hidden))
@@ -116,11 +118,11 @@ class ModalityGates(nn.Module):
                 f"got vectors of {sorted(vectors)}, expected some of {sorted(self.gate)}"
             )
         total = torch.zeros_like(next(iter(vectors.values())))
-        for name, vector in vectors.items():
-            gated = self.gates(name, vector)[:, None] * vector
-            if present is not None and name in present:
-                gated = torch.where(present[name][:, None], gated, 0.0)
-            total = total + gated
+        for name, given in vectors.items():
+            is_there = None if present is None else present.get(name)
+            # Before the gate: NaN times 0 in a gradient would be NaN.
+            vector = given if is_there is None else torch.where(is_there[:, None], given, 0.0)
+            total = total + self.gates(name, vector)[:, None] * vector
         return total
 
     def gates(self, modality: str, vectors: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:

@@ -11,7 +11,8 @@ one will be; neither target has a gradient:
 
 Features that are all the same are easy to predict: a loss of their own has to keep them apart.
 
-Axis letters: ``B`` batch, ``T`` chunks, ``M`` tokens of a chunk, ``D`` width.
+Axis letters: ``B`` batch, ``S`` steps, ``T`` chunks, ``C`` steps of a chunk, ``M`` tokens of a
+chunk, ``D`` width, ``X`` whatever there is of a step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,6 +120,31 @@ class CausalLatentModel(nn.Module):
             hidden = block(hidden, mask)
         latents = self.final_norm(hidden).unflatten(1, (num_chunks, num_tokens))
         return Latents(latents, self.present_head(latents), self.next_head(latents))
+
+
+def cut_chunks(steps: Shaped[Tensor, "B S *X"], chunk_length: int) -> Shaped[Tensor, "B T C *X"]:
+    """Cut what there is of every step of episodes into chunks of C steps, frames and sound alike.
+
+    Args:
+        steps: Of whole episodes.
+        chunk_length: C.
+
+    Raises:
+        ValueError: If chunks do not divide the episodes.
+
+    Example:
+        >>> cut_chunks(torch.arange(6).view(1, 6), 3)
+        tensor([[[0, 1, 2],
+                 [3, 4, 5]]])
+    """
+    num_steps = steps.shape[1]
+    if chunk_length < 1 or num_steps < 1 or num_steps % chunk_length:
+        raise ValueError(
+            f"got episodes of {num_steps} steps and chunks of {chunk_length}, expected chunks to "
+            "divide them: take another length, or keep the last steps until more have come"
+        )
+    shape = (len(steps), num_steps // chunk_length, chunk_length, *steps.shape[2:])
+    return steps.reshape(shape)
 
 
 def episode_starts(is_first: Bool[Tensor, "B T"]) -> Int64[Tensor, "B T"]:

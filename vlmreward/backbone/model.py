@@ -38,6 +38,8 @@ from vlmreward.backbone.video import (
     ConvTokensConfig,
     TowerTokens,
     TowerTokensConfig,
+    TubeletConfig,
+    TubeletTokens,
 )
 from vlmreward.backbone.zorro import Zorro, ZorroConfig
 
@@ -71,8 +73,8 @@ class BackboneConfig:
 
     Attributes:
         embed_dim: D.
-        video: From frames to tokens, one frame a step: by convolutions of the backbone's own, or by
-            the image tower of a CLIP; see `start_from_clip`.
+        video: From frames to tokens, one frame a step: by convolutions of the backbone's own, by
+            the image tower of a CLIP, see `start_from_clip`, or in boxes, tubelets of one frame.
         step_samples: S.
         log_mel: From sound to log-mel frames.
         patch_frames: Log-mel frames of an audio token; they divide those of a step.
@@ -89,7 +91,7 @@ class BackboneConfig:
     """
 
     embed_dim: int = 128
-    video: ConvTokensConfig | TowerTokensConfig = field(
+    video: ConvTokensConfig | TowerTokensConfig | TubeletConfig = field(
         default_factory=lambda: ConvTokensConfig(num_frames=1)
     )
     step_samples: int = 1600
@@ -125,11 +127,36 @@ class BackboneConfig:
                 f"got step_samples={self.step_samples}, expected a multiple of the hop, "
                 f"{self.log_mel.hop}"
             )
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        sizes = {
+            "patch_frames": (self.patch_frames, self.num_mel_frames, "log-mel frames of a step"),
+            "patch_mels": (self.patch_mels, self.log_mel.num_mels, "mel bands"),
+        }
+        for name, (patch, whole, what) in sizes.items():
+            if patch < 1 or whole % patch:
+                raise ValueError(f"got {name}={patch}, expected a divisor of the {whole} {what}")
+        if self.zorro.form != "hip":
+            return
+        window = self.zorro.window
+        for name, number in (("video", self.video.num_tokens), ("audio", self.num_audio_tokens)):
+            if number % window:
+                raise ValueError(
+                    f"got window={window} in the form 'hip' and {number} {name} tokens, expected a "
+                    "divisor: groups must be full"
+                )
 
     @property
     def num_mel_frames(self) -> int:
         """R."""
         return self.step_samples // self.log_mel.hop
+
+    @property
+    def num_audio_tokens(self) -> int:
+        """K of the sound of a step."""
+        in_time = self.num_mel_frames // self.patch_frames
+        return in_time * (self.log_mel.num_mels // self.patch_mels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, which `from_dict` reads."""
@@ -142,9 +169,8 @@ class BackboneConfig:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values["video"].items()
         }
-        video_config = TowerTokensConfig if "tower" in video else ConvTokensConfig
         parts = {
-            "video": video_config(**video),
+            "video": _video_config(video),
             "log_mel": LogMelConfig(**values["log_mel"]),
             "zorro": ZorroConfig(**values["zorro"]),
             "text": TextConfig(**values["text"]),
@@ -278,11 +304,20 @@ class MultimodalBackbone(nn.Module):
         return normalize(self.memory_projection(pooled), dim=1)
 
 
+def _video_config(values: dict[str, Any]) -> ConvTokensConfig | TowerTokensConfig | TubeletConfig:
+    """Return the configuration whose values these are: each has one that no other has."""
+    if "tower" in values:
+        return TowerTokensConfig(**values)
+    return TubeletConfig(**values) if "tubelet_size" in values else ConvTokensConfig(**values)
+
+
 def _video(
-    config: ConvTokensConfig | TowerTokensConfig, generator: torch.Generator
-) -> ConvTokens | TowerTokens:
+    config: ConvTokensConfig | TowerTokensConfig | TubeletConfig, generator: torch.Generator
+) -> ConvTokens | TowerTokens | TubeletTokens:
     if isinstance(config, TowerTokensConfig):
         return TowerTokens(config, generator)
+    if isinstance(config, TubeletConfig):
+        return TubeletTokens(config, generator)
     return ConvTokens(config, generator)
 
 

@@ -115,7 +115,8 @@ class TextDecoder(nn.Module):
         num_tokens = text.shape[1]
         of_context = context_mask[:, None].expand(-1, num_tokens, -1)
         earlier = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=text.device).tril()
-        context = self.context_norm(context)
+        # What is not there may be anything, NaN too, which would not stay where it is masked.
+        context = self.context_norm(torch.where(context_mask[..., None], context, 0.0))
         hidden = self.vocabulary[text] + self.positions[:num_tokens]
         for block in self.blocks:
             hidden = block(hidden, earlier, context, of_context)

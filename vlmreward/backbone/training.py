@@ -144,6 +144,8 @@ def train_backbone(
     run_dir.mkdir(parents=True, exist_ok=True)
     run = _Run(model, config, accelerator or _meet(model))
     run.resume(run_dir / _CHECKPOINT)
+    if run.step == config.num_steps and (run_dir / _WEIGHTS).exists():
+        return model.eval()  # several processes may read one finished run
     is_main = run.accelerator.is_main_process
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[status]}"))
     progress = Progress(*columns, console=Console(stderr=True), disable=not is_main)

@@ -185,6 +185,11 @@ class EncoderWrapper:
         return self.encoder.encode_text(texts)
 
 
+def may_lack(encoder: ImageTextEncoder, modality: str) -> bool:
+    """Whether an observation without a modality can be embedded."""
+    return isinstance(encoder, EpisodeEncoder) and modality in encoder.optional_modalities
+
+
 def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> dict[str, Any]:
     """Returns what an encoder reads of an observation, or says what it lacks.
 
@@ -192,19 +197,17 @@ def require_modalities(obs: Mapping[str, Any], encoder: ImageTextEncoder) -> dic
         MissingModalityError: If a modality is missing that must not be.
     """
     absent = [key for key in encoder.modalities if obs.get(key) is None]
-    if absent and isinstance(encoder, EpisodeEncoder):
-        missing = [key for key in absent if key not in encoder.optional_modalities]
-        if len(absent) == len(encoder.modalities):
-            missing = absent
-    else:
-        missing = [key for key in absent if key not in obs]
+    missing = [key for key in absent if not may_lack(encoder, key)]
+    if len(absent) == len(encoder.modalities):
+        missing = absent
     if missing:
+        given = sorted(key for key in obs if obs[key] is not None)
         raise MissingModalityError(
             f"encoder {encoder.name!r} reads {list(encoder.modalities)}, got an observation with "
-            f"{sorted(obs)}: add {missing}. For 'pixels', wrap the environment in "
+            f"{given}: add {missing}. For 'pixels', wrap the environment in "
             "gymnasium.wrappers.AddRenderObservation(env, render_only=False)"
         )
-    return {key: obs[key] for key in encoder.modalities if key in obs and obs[key] is not None}
+    return {key: obs[key] for key in encoder.modalities if key not in absent}
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -91,6 +91,10 @@ def load_encoder(
     model_cfg = open_clip.get_model_config(name)
     if model_cfg is None:
         known = shipped_encoders() + open_clip.list_models()
+        if (_ASSETS / "backbones" / f"{name}.json").exists():
+            raise ValueError(
+                f"{name!r} is a backbone: load it with vlmreward.backbone.load_backbone({name!r})"
+            )
         raise ValueError(f"unknown encoder {name!r}.{_suggest(name, known)}")
     if (pretrained is None) == (checkpoint is None):
         given = "neither" if pretrained is None else "both"

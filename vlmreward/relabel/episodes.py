@@ -27,7 +27,8 @@ class Episode:
 
     Attributes:
         obs: What was observed: arrays `[T + 1, ...]` by modality, or frames alone. First what the
-            reset returned, last what the last action led to.
+            reset returned, last what the last action led to. A modality that is None was not
+            recorded.
         terminated: Whether the environment itself came to a true end.
         truncated: Whether it was cut off by a time limit. Neither is true of an episode that only
             success ended, or that was not recorded to its end.
@@ -45,6 +46,8 @@ class Episode:
     def __post_init__(self) -> None:
         if not isinstance(self.obs, Mapping):
             object.__setattr__(self, "obs", {PIXELS: self.obs})
+        recorded = {key: values for key, values in self.modalities.items() if values is not None}
+        object.__setattr__(self, "obs", recorded)
         lengths = {key: len(values) for key, values in self.modalities.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"expected modalities of one length, got {lengths}")

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from vlmreward.encoders.base import may_lack
 from vlmreward.relabel.recordings import RecordingError, open_npz, open_recording
 from vlmreward.relabel.rows import RowRewards, goals_of_episodes
 from vlmreward.reward_model import GoalIndex, RewardModel
@@ -103,7 +104,9 @@ def relabel_file(
         raise FileExistsError(f"{output} exists: pass overwrite=True, or another output")
     if chunk_size < 1:
         raise ValueError(f"expected chunk_size of at least 1, got {chunk_size}")
-    recording = open_recording(path, reward_model.encoder.modalities)
+    encoder = reward_model.encoder
+    optional = [name for name in encoder.modalities if may_lack(encoder, name)]
+    recording = open_recording(path, encoder.modalities, optional)
     goals = goals_of_episodes(goal_index, int(recording.starts.sum()))
     chunk_size = max(chunk_size, batch_size)
     rows = RowRewards(reward_model, lambda: next(goals), batch_size)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +61,15 @@ class Recording:
         return len(self.starts)
 
 
-def open_recording(path: Path, modalities: Sequence[str]) -> Recording:
+def open_recording(
+    path: Path, modalities: Sequence[str], optional: Collection[str] = ()
+) -> Recording:
     """Opens an npz file or a zarr group, and checks its layout.
 
     Args:
         path: Where it is.
         modalities: What to read beside the flags.
+        optional: Those among them that may be missing, not all at once.
 
     Raises:
         FrameError: If `pixels` are no frames.
@@ -74,9 +77,9 @@ def open_recording(path: Path, modalities: Sequence[str]) -> Recording:
             if the flags contradict each other.
     """
     if path.is_dir():
-        return _open_zarr(path, modalities)
+        return _open_zarr(path, modalities, optional)
     if path.is_file():
-        return _open_npz(path, modalities)
+        return _open_npz(path, modalities, optional)
     raise RecordingError(f"there is no recording at {path}: expected an npz file or a zarr folder")
 
 
@@ -91,11 +94,11 @@ def open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
             yield arrays
 
 
-def _open_npz(path: Path, modalities: Sequence[str]) -> Recording:
+def _open_npz(path: Path, modalities: Sequence[str], optional: Collection[str]) -> Recording:
     try:
         with open_npz(path) as file:
             names = list(file.files)
-            _require(path, names, modalities)
+            modalities = _there(path, names, modalities, optional)
             flags = {name: file[name] for name in (EPISODE_STARTS, *_FLAGS) if name in names}
         with ExitStack() as stack:
             members = {name: _NpzMember(path, name, stack) for name in modalities}
@@ -147,13 +150,13 @@ class _NpzMember:
         return np.frombuffer(bytearray(data), self.dtype).reshape(shape)  # writable
 
 
-def _open_zarr(path: Path, modalities: Sequence[str]) -> Recording:
+def _open_zarr(path: Path, modalities: Sequence[str], optional: Collection[str]) -> Recording:
     try:
         group = zarr.open_group(path, mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise RecordingError(f"{path} is no zarr group: {_REMEDY}") from error
     arrays = dict(group.arrays())
-    _require(path, list(arrays), modalities)
+    modalities = _there(path, list(arrays), modalities, optional)
     for name in modalities:
         found, expected = arrays[name].nchunks_initialized, arrays[name].nchunks
         if found < expected:
@@ -179,12 +182,18 @@ def _open_zarr(path: Path, modalities: Sequence[str]) -> Recording:
     return _recording(path, flags, shapes, chunks)
 
 
-def _require(path: Path, names: Sequence[str], modalities: Sequence[str]) -> None:
-    missing = [name for name in (*modalities, *_FLAGS) if name not in names]
+def _there(
+    path: Path, names: Sequence[str], modalities: Sequence[str], optional: Collection[str]
+) -> list[str]:
+    """Returns the modalities that there are, if none is missing that must not be."""
+    there = [name for name in modalities if name in names]
+    required = [name for name in modalities if name not in optional or not there]
+    missing = [name for name in (*required, *_FLAGS) if name not in names]
     if missing:
         raise RecordingError(
             f"{path} lacks {missing}, got {sorted(names)}: see docs/relabelling.md for the layout"
         )
+    return there
 
 
 def _recording(

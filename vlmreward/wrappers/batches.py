@@ -1,4 +1,4 @@
-"""Rows of batched observations, and the same again.
+"""Rows of batched observations, and the same again; what is None is missing in all rows.
 
 Axes: `N` environments.
 """
@@ -23,12 +23,15 @@ def rows_where(mask: Bool[NDArray[Any], " N"]) -> list[int]:
 
 def row_of(obs: Mapping[str, Any], row: int) -> dict[str, Any]:
     """Returns one environment's observation."""
-    return {key: values[row] for key, values in obs.items()}
+    return {key: None if values is None else values[row] for key, values in obs.items()}
 
 
-def rows_of(obs: Mapping[str, Any], rows: Sequence[int]) -> Obs:
+def rows_of(obs: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     """Returns the observations of some environments, as a batch."""
-    return {key: np.asarray(values)[list(rows)] for key, values in obs.items()}
+    return {
+        key: None if values is None else np.asarray(values)[list(rows)]
+        for key, values in obs.items()
+    }
 
 
 def replace_rows(
@@ -37,8 +40,8 @@ def replace_rows(
     """Returns a batch in which some rows are others; the batch itself stays as it is."""
     if not rows:
         return obs
-    replaced = {key: np.array(values) for key, values in obs.items()}
+    replaced = {key: np.array(values) for key, values in obs.items() if values is not None}
     for row, other in zip(rows, by, strict=True):
         for key, values in replaced.items():
             values[row] = other[key]
-    return replaced
+    return {**obs, **replaced}

@@ -14,7 +14,8 @@ import numpy as np
 from dm_env import specs
 from numpy.typing import NDArray
 
-from vlmreward.frames import PIXELS, FrameError, check_frames, refuse_blank
+from vlmreward.encoders.base import may_lack
+from vlmreward.frames import PIXELS, FrameError, check_frames, frame_of_obs, refuse_blank
 from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard, is_binary
 from vlmreward.renderers import prepare_to_draw
@@ -214,16 +215,16 @@ class DmEnvVLMReward(dm_env.Environment):  # type: ignore[misc]  # dm_env ships 
 
     def _read(self, obs: Any) -> dict[str, NDArray[Any]]:
         """What the encoder reads, as a batch of one."""
+        encoder = self.reward_model.encoder
+        read = {key: obs[key] for key in encoder.modalities if _has(obs, key)}
         if self._render is not None:
-            frame = np.asarray(self._render(self.environment))
+            frame = read[PIXELS] = np.asarray(self._render(self.environment))
             check_frames(frame[None])
             refuse_blank(frame)
-        else:
-            frame = np.asarray(obs[PIXELS])
-        keys = self.reward_model.encoder.modalities
-        read = {key: obs[key] for key in keys if _has(obs, key)}
-        return {key: np.asarray(value)[None] for key, value in {**read, PIXELS: frame}.items()}
+        elif PIXELS not in read and not may_lack(encoder, PIXELS):
+            read[PIXELS] = frame_of_obs(obs)
+        return {key: np.asarray(value)[None] for key, value in read.items()}
 
 
 def _has(obs: Any, key: str) -> bool:
-    return isinstance(obs, Mapping) and key in obs
+    return isinstance(obs, Mapping) and obs.get(key) is not None

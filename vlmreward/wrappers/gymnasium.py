@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmreward.encoders.base import may_lack
 from vlmreward.frames import PIXELS, frame_of_obs, has_pixels, render_frame, require_rgb_array
 from vlmreward.goal_source import GoalSource
 from vlmreward.guard import TerminationGuard
@@ -115,7 +116,11 @@ class VLMReward(gym.Wrapper[Any, Any, Any, Any]):
 
     def _read(self, obs: Any) -> dict[str, NDArray[Any]]:
         """What the encoder reads, as a batch of one."""
-        frame = frame_of_obs(obs) if self._observes_pixels else render_frame(self.env)
         others = obs if isinstance(obs, dict) else {}
-        read = {key: others[key] for key in self.reward_model.encoder.modalities if key in others}
-        return {key: np.asarray(value)[None] for key, value in {**read, PIXELS: frame}.items()}
+        encoder = self.reward_model.encoder
+        read = {key: others[key] for key in encoder.modalities if others.get(key) is not None}
+        if not self._observes_pixels:
+            read[PIXELS] = render_frame(self.env)
+        elif PIXELS not in read and not may_lack(encoder, PIXELS):
+            read[PIXELS] = frame_of_obs(obs)
+        return {key: np.asarray(value)[None] for key, value in read.items()}

@@ -25,6 +25,7 @@ from vlmreward.backbone.properties import (
     check_parameter_count,
     check_streaming,
 )
+from vlmreward.backbone.state import StateError
 
 CONFIG = LogMelConfig()
 HOP = CONFIG.hop
@@ -210,7 +211,10 @@ def changed(index, value) -> torch.Tensor:
         (sound(2)[..., None].expand(-1, -1, 2), "must be mono"),
         (sound(2)[:, :0], r"at least one row and one sample, got shape \[2, 0\]"),
         (sound(2)[:0], "at least one row"),
-        (sound(2)[:, :200], r"got 200 samples, expected a multiple of the hop, 160: keep .* 40 "),
+        (
+            sound(2)[:, :200],
+            r"got 200 samples, expected a multiple of the hop, 160: .* keep .* 40 ",
+        ),
         (changed((1, 7), torch.nan), "contains NaN"),
         (changed((1, 7), -1.5), r"samples up to 1\.5, expected them in \[-1, 1\]"),
         (changed((1, 7), torch.inf), "samples up to inf"),
@@ -223,6 +227,25 @@ def test_what_is_no_sound_is_refused(waveform, message) -> None:
         log_mel(waveform, CONFIG)
     with pytest.raises(AudioError, match=message):
         StreamingLogMel(CONFIG).step(waveform, torch.zeros(2, dtype=torch.bool), None)
+
+
+@pytest.mark.parametrize("full", [32767, -32768])
+def test_what_was_clipped_in_16_bits_is_clipped_as_floats_too(full: int) -> None:
+    recorded = (sound(2) * 32767).short()
+    recorded[1, 7:10] = full
+    with pytest.raises(AudioError, match="row 1 is clipped from sample 7 on"):
+        check_waveform(recorded.float() / 32768, CONFIG)
+
+
+def test_samples_kept_of_another_batch_are_refused() -> None:
+    stream, none = StreamingLogMel(CONFIG), torch.zeros(2, dtype=torch.bool)
+    _, state = stream.step(sound(2), none, None)
+    with pytest.raises(StateError, match=r"kept samples of shape \[1, 240\], expected \[2, 240\]"):
+        stream.step(sound(2), none, state[:1])
+    with pytest.raises(StateError, match=r"shape \[2, 239\].* of another model"):
+        stream.step(sound(2), none, state[:, 1:])
+    with pytest.raises(StateError, match="one flag for each row"):
+        stream.step(sound(2), none[:1], state)
 
 
 def test_an_array_is_refused() -> None:
@@ -238,6 +261,9 @@ def test_another_sample_rate_is_refused() -> None:
     log_mel(sound(2), CONFIG, sample_rate=16_000)
     with pytest.raises(AudioError, match="got sound at 44100 Hz, expected 16000 Hz: resample"):
         log_mel(sound(2), CONFIG, sample_rate=44_100)
+    none = torch.zeros(2, dtype=torch.bool)
+    with pytest.raises(AudioError, match="got sound at 8000 Hz, expected 16000 Hz"):
+        StreamingLogMel(CONFIG).step(sound(2), none, None, sample_rate=8_000)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,6 +26,7 @@ from vlmreward.backbone.properties import (
     check_parameter_count,
     check_streaming,
 )
+from vlmreward.backbone.state import StateError
 from vlmreward.backbone.ttm import TTMConfig
 
 TRANSFORMER = CombinerConfig(embed_dim=8, num_outputs=3, num_layers=2, num_heads=2, mlp_dim=16)
@@ -94,7 +98,7 @@ class GoesOnCounting(TransformerCombiner):
         counted = state.num_steps
         summary, state = super().step(tokens, is_first, state)
         stamped = tokens + sinusoidal_stamps(counted, self.embed_dim)[:, None]
-        return summary + stamped.mean(dim=1, keepdim=True), MemoryState(state.carried, counted + 1)
+        return summary + stamped.mean(dim=1, keepdim=True), replace(state, num_steps=counted + 1)
 
 
 class SeesTheFuture(TransformerCombiner):
@@ -205,12 +209,12 @@ def test_step_reads_its_tokens_and_what_is_carried(memory, tokens):
     carried = torch.randn(memory.initial_state(3).carried.shape, generator=seeded(3))
 
     def forward(inputs):
-        state = MemoryState(inputs["carried"], num_steps)
+        state = MemoryState(inputs["carried"], num_steps, memory)
         summary, after = memory.step(inputs["tokens"], num_steps < 0, state)
         return {"summary": summary, "carried after": after.carried}
 
     def forward_first(inputs):
-        state = MemoryState(inputs["carried"], num_steps)
+        state = MemoryState(inputs["carried"], num_steps, memory)
         return {"summary": memory.step(inputs["tokens"], num_steps > 0, state)[0]}
 
     inputs = {"tokens": tokens[:, 0], "carried": carried}
@@ -268,7 +272,9 @@ def test_what_a_transformer_carries_lasts_before_anything_is_learned():
     memory = TransformerCombiner(CombinerConfig(), seeded())
     draws = seeded()
     one, other = (
-        MemoryState(torch.randn(4, 8, 128, generator=draws), torch.ones(4, dtype=torch.long))
+        MemoryState(
+            torch.randn(4, 8, 128, generator=draws), torch.ones(4, dtype=torch.long), memory
+        )
         for _ in range(2)
     )
     going_on = torch.zeros(4, dtype=torch.bool)
@@ -403,3 +409,20 @@ def test_wrong_sizes_raise():
         combiner.TransformerCombiner(odd, seeded(), time_stamps=True)
     with pytest.raises(ValueError, match="even number"):
         sinusoidal_stamps(torch.zeros(1, dtype=torch.long), 9)
+
+
+def test_a_state_of_another_batch_or_model_is_refused(memory, tokens):
+    none, state = torch.zeros(3, dtype=torch.bool), memory.initial_state(3)
+    with pytest.raises(StateError, match=r"shape \[1, .* expected \[3, .* of another batch"):
+        memory.step(tokens[:, 0], none, memory.initial_state(1))
+    twin = copy.deepcopy(memory)
+    with pytest.raises(StateError, match="of another memory, a "):
+        memory.step(tokens[:, 0], none, twin.initial_state(3))
+    wider = replace(state, carried=torch.zeros(3, 1 + len(memory.start), 8))
+    with pytest.raises(StateError, match="of another model"):
+        memory.step(tokens[:, 0], none, wider)
+    begun, _ = memory.step(tokens[:, 0], none, None)
+    assert torch.equal(begun, memory.step(tokens[:, 0], none, state)[0])
+    for is_first in (none[:1], none.float()):  # either would be spread over all rows
+        with pytest.raises(StateError, match=r"expected torch.bool and \[3\], one flag"):
+            memory.step(tokens[:, 0], is_first, state)

@@ -6,6 +6,7 @@ from vlmreward import CosineHead, Goal, RewardModel
 from vlmreward.backbone.audio import AudioError, LogMelConfig, log_mel
 from vlmreward.backbone.encoder import MultimodalEncoder
 from vlmreward.backbone.model import BackboneConfig, MultimodalBackbone, TextConfig
+from vlmreward.backbone.state import StateError
 from vlmreward.backbone.video import ConvTokensConfig
 from vlmreward.backbone.zorro import ZorroConfig
 from vlmreward.encoders import EpisodeEncoder, ImageTextEncoder, MissingModalityError
@@ -124,6 +125,8 @@ def test_a_missing_modality_is_absent(missing, other):
         pure.encode_obs({missing: obs[missing]})
     with pytest.raises(MissingModalityError, match=r"add \['pixels', 'audio'\]"):
         encoder.encode_obs({"position": np.zeros((2, 2))})
+    with pytest.raises(MissingModalityError, match=r"with \[\]: add \['pixels', 'audio'\]"):
+        encoder.encode_obs({"pixels": None, "audio": None})
 
 
 def test_a_reward_stream_pays_for_episodes_and_a_sensor_may_drop_out():
@@ -199,12 +202,15 @@ def spoiled(key, change):
         ("audio", lambda a: a * np.nan, AudioError, "NaN"),
         ("audio", lambda a: a * 40, AudioError, r"in \[-1, 1\]"),
         ("audio", np.ones_like, AudioError, "clipped"),
-        ("audio", lambda a: a[:, :799], AudioError, "multiple of the hop"),
-        ("audio", lambda a: a[:, :160], ValueError, "the samples of one step"),
-        ("audio", lambda a: a[:1], ValueError, "one row a frame"),
+        ("audio", lambda a: a[:, :799], AudioError, r"799 samples a step, expected 800, 0\.05 s"),
+        ("audio", lambda a: a[:, :400], AudioError, "0.05 s of sound, it is at 8000 Hz, resample"),
+        ("audio", lambda a: np.tile(a, 3), AudioError, "it is at 48000 Hz, resample"),
+        ("audio", lambda a: a[:1], AudioError, "got 2 frames and sound of 1 rows"),
+        ("audio", lambda a: [a[0], None], AudioError, "as an array of numbers .* got list"),
+        ("audio", lambda a: "a bell", AudioError, "as an array of numbers .* got str"),
         ("audio", lambda a: a[..., None], AudioError, "mono"),
         ("audio", lambda a: (a * 32767).astype(np.int16), AudioError, "divide int16"),
-        ("audio", lambda a: a[:, :0], AudioError, "at least one row and one sample"),
+        ("audio", lambda a: a[:, :0], AudioError, "0 samples a step"),
         ("pixels", lambda p: p.astype(np.float32), FrameError, "uint8"),
         ("pixels", lambda p: p[:, :16], ValueError, "resize them"),
     ],
@@ -214,10 +220,35 @@ def test_bad_input_is_named(key, change, error, message):
         make_encoder().encode_obs(spoiled(key, change))
 
 
-def test_features_of_another_model_are_refused():
-    memory = make_encoder().new_memory(1)
-    with pytest.raises(ValueError, match="got features of width 3, expected"):
+def test_sound_may_lie_in_memory_as_it_likes():
+    encoder, obs = make_encoder("audio"), draw_obs(8, 2)
+    expected = encoder.encode_obs(obs)
+    frozen = obs["audio"].copy()
+    frozen.flags.writeable = False
+    backwards = obs["audio"][:, ::-1].copy()[:, ::-1]
+    for sound in (frozen, backwards, torch.from_numpy(obs["audio"])):
+        assert torch.equal(encoder.encode_obs({"audio": sound}), expected)
+
+
+def test_it_says_what_sound_it_expects():
+    assert make_encoder().sample_rate == 16_000
+
+
+def test_features_of_another_model_or_batch_are_refused():
+    encoder = make_encoder()
+    memory = encoder.new_memory(1)
+    with pytest.raises(StateError, match="got features of width 3, expected"):
         memory.push(np.array([0]), torch.zeros(1, 3))
+    with pytest.raises(StateError, match="features of 2 rows for 1 environments"):
+        memory.push(np.array([0]), encoder.encode_step(draw_obs(0, 2)))
+
+
+def test_sound_of_another_number_of_environments_is_refused():
+    """Two channels would be taken for two environments."""
+    stream = RewardStream(RewardModel(make_encoder("audio"), GOALS, CosineHead()), num_envs=1)
+    stereo = {"audio": draw_obs(0, 2)["audio"]}
+    with pytest.raises(ValueError, match="observations of 2 rows, expected 1: one row an environ"):
+        stream.start([0], stereo)
 
 
 def test_a_text_that_is_too_long_is_told_of():

@@ -55,8 +55,8 @@ def test_a_saved_backbone_scores_as_before(tmp_path, memory, stream):
         heads={"episode": HEAD},
         training={"seed": 3},
     )
-    loaded = load_backbone(str(card), stream=stream, device="cpu")
-    assert loaded.name == "small"
+    loaded = load_backbone(card, stream=stream, device="cpu")
+    assert load_backbone(str(card), stream=stream, device="cpu").name == loaded.name == "small"
     assert loaded.training == {"seed": 3}
     assert loaded.calibrated_head == (HEAD if stream == "episode" else None)
     assert loaded.logit_scale == pytest.approx({"episode": 25, "present": 50, "audio": 10}[stream])

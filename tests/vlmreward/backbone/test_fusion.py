@@ -57,6 +57,15 @@ def test_open_gates_follow_the_formula() -> None:
     torch.testing.assert_close(layer(tokens, context, mask), expected)
 
 
+@torch.no_grad()
+def test_what_no_token_may_read_may_be_anything() -> None:
+    tokens, context = normal(2, 5, 8), normal(2, 3, 6, seed=2)
+    mask = torch.tensor([[[True, False, True]], [[True, True, False]]]).expand(2, 5, 3)
+    expected = opened()(tokens, context, mask)
+    context[0, 1] = context[1, 2] = torch.nan
+    assert torch.equal(opened()(tokens, context, mask), expected)
+
+
 def test_what_reads_what() -> None:
     inputs = {"tokens": normal(2, 5, 8), "context": normal(2, 3, 6, seed=2)}
 
@@ -105,6 +114,14 @@ class TestModalityGates:
         video = self.gates({"video": vectors["video"]})
         assert torch.equal(fused[1], video[1])
         assert not torch.equal(fused[0], video[0])
+
+    def test_what_is_absent_spoils_no_gradient(self) -> None:
+        gates = ModalityGates(["audio", "video"], 8, draws())
+        audio = normal(3, 8)
+        audio[1] = torch.nan
+        fused = gates({"audio": audio}, {"audio": torch.tensor([True, False, True])})
+        fused.square().sum().backward()
+        assert all(weights.grad.isfinite().all() for weights in gates.gate["audio"].parameters())
 
     def test_an_unknown_modality_is_refused(self) -> None:
         for vectors in ({}, {"touch": normal(3, 8)}):

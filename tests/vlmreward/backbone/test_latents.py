@@ -9,6 +9,7 @@ from vlmreward.backbone.latents import (
     LatentConfig,
     Latents,
     block_causal_mask,
+    cut_chunks,
     episode_starts,
     latent_loss,
 )
@@ -275,3 +276,20 @@ def test_wrong_sizes_raise(model, features, is_first):
         LatentConfig(max_chunks=0)
     with pytest.raises(ValueError, match="num_heads=3"):
         CausalLatentModel(LatentConfig(num_heads=3), seeded())
+
+
+def test_frames_and_sound_are_cut_into_the_same_steps():
+    frames, sound = torch.arange(24).view(2, 6, 2, 1), torch.arange(12).view(2, 6)
+    seen, heard = cut_chunks(frames, 3), cut_chunks(sound, 3)
+    assert seen.shape == (2, 2, 3, 2, 1)
+    assert heard.shape == (2, 2, 3)
+    for step in range(6):
+        assert torch.equal(seen[:, step // 3, step % 3], frames[:, step])
+        assert torch.equal(heard[:, step // 3, step % 3], sound[:, step])
+
+
+@pytest.mark.parametrize("chunk_length", [4, 7, 0])
+def test_chunks_that_do_not_divide_an_episode_are_refused(chunk_length):
+    message = f"episodes of 6 steps and chunks of {chunk_length}, expected chunks to divide"
+    with pytest.raises(ValueError, match=message):
+        cut_chunks(torch.zeros(2, 6), chunk_length)

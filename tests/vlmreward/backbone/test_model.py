@@ -21,7 +21,7 @@ from vlmreward.backbone.properties import (
     check_gradients,
     check_streaming,
 )
-from vlmreward.backbone.video import ConvTokensConfig, TowerTokensConfig
+from vlmreward.backbone.video import ConvTokensConfig, TowerTokensConfig, TubeletConfig
 from vlmreward.backbone.zorro import ZorroConfig
 
 MEMORIES = {"mean": MeanMemory, "transformer": TransformerCombiner, "ttm": TTMCombiner}
@@ -367,10 +367,10 @@ UNUSUAL = BackboneConfig(
     video=ConvTokensConfig(
         num_frames=1, height=64, width=32, embed_dim=32, channels=(8, 16), grid=2
     ),
-    step_samples=720,
-    log_mel=LogMelConfig(sample_rate=8000, window=240, hop=80, num_mels=12, floor=1e-3),
-    patch_frames=3,
-    patch_mels=6,
+    step_samples=3200,
+    log_mel=LogMelConfig(sample_rate=8000, window=240, hop=80, num_mels=16, floor=1e-3),
+    patch_frames=4,
+    patch_mels=8,
     zorro=ZorroConfig(32, 3, 2, 5, mlp_ratio=2, form="swin", window=4),
     memory="ttm",
     num_memory_outputs=3,
@@ -431,6 +431,10 @@ def test_a_configuration_that_was_read_builds_the_same_model():
         ({"zorro": ZorroConfig(64)}, "video tokens of width 128 and a Zorro of width 64"),
         ({"step_samples": 1601}, "step_samples=1601, expected a multiple of the hop, 160"),
         ({"step_samples": 0}, "step_samples=0"),
+        ({"patch_frames": 3}, "patch_frames=3, expected a divisor of the 10 log-mel frames"),
+        ({"patch_mels": 24}, "patch_mels=24, expected a divisor of the 64 mel bands"),
+        ({"zorro": ZorroConfig(form="hip")}, "window=16 in the form 'hip' and 36 video tokens"),
+        ({"zorro": ZorroConfig(form="hip", window=12)}, "window=12 .* and 8 audio tokens"),
     ],
 )
 def test_a_wrong_configuration_is_named(settings, message):
@@ -445,10 +449,25 @@ def test_an_unknown_memory_is_named():
         config.__post_init__()
 
 
-@pytest.mark.parametrize("settings", [{"patch_frames": 3}, {"patch_mels": 24}])
-def test_patches_that_do_not_fill_a_step_are_named(settings):
-    with pytest.raises(ValueError, match=r"clips of 10 frames × 64 bands and patches of \d+ × \d+"):
-        MultimodalBackbone(BackboneConfig(**settings), draws())
+def test_groups_that_are_full_are_taken():
+    config = BackboneConfig(zorro=ZorroConfig(form="hip", num_layers=2, window=4))
+    backbone = MultimodalBackbone(config, draws())
+    assert config.num_audio_tokens == backbone.audio.num_tokens == 8
+    frames = torch.zeros(1, 96, 96, 3, dtype=torch.uint8)
+    step = backbone.encode_step(
+        backbone.video_tokens(frames), backbone.audio_tokens(torch.zeros(1, 10, 64))
+    )
+    assert step.fusion.isfinite().all()
+
+
+def test_frames_may_be_cut_into_tubelets():
+    video = TubeletConfig(
+        num_frames=1, height=32, width=32, embed_dim=16, tubelet_frames=1, tubelet_size=8
+    )
+    config = replace(small_config(), video=video)
+    assert BackboneConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    tokens = MultimodalBackbone(config, draws()).video_tokens(raw_inputs()["frames"][:, 0])
+    assert tokens.shape == (3, 16, 16)
 
 
 def assert_equal(state, other):

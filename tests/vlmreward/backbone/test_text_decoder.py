@@ -130,6 +130,8 @@ def check_reads_what_is_there(decoder, text, context):
 
     inputs = {"there": context, "not there": context.flip(0)}
     check_gradients(forward, inputs, {"some": {"there"}, "none": set()})
+    nonsense = forward({**inputs, "not there": torch.full_like(context, torch.nan)})
+    assert nonsense["some"].isfinite().all()
 
 
 def check_all_texts_have_probability_one(decoder, context):

@@ -328,9 +328,15 @@ def test_an_evaluation_changes_nothing(tmp_path):
 
 def test_a_finished_run_trains_no_further(tmp_path):
     done = train(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = train(tmp_path, source=killed_before(0))
     assert again.num_passes == 0
+    assert not again.training
     assert_equal(done, again)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    (tmp_path / "model.safetensors").unlink()  # as a kill after the last checkpoint leaves it
+    train(tmp_path, source=killed_before(0))
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_weights_are_left_as_safetensors(tmp_path):

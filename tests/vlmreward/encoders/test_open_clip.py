@@ -186,6 +186,11 @@ def test_an_unknown_model_suggests_the_nearest(name, nearest):
         load_encoder(name)
 
 
+def test_who_asks_for_a_backbone_is_told_how_to_load_it():
+    with pytest.raises(ValueError, match=r"is a backbone: .*load_backbone\('playroom_sound'\)"):
+        load_encoder("playroom_sound")
+
+
 def test_an_unknown_tag_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"unknown weights 'opneai'.* Did you mean 'openai'"):
         load_encoder("ViT-B-32", pretrained="opneai")
