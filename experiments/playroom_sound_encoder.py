@@ -86,6 +86,9 @@ def summarise(run: RunFolder, options: SoundEncoderOptions) -> dict[str, Any]:
         "video_minus_frame_clip_seen": difference(
             [of_streams["video"]], [of_streams["frame CLIP"]], [GoalKind.SEEN]
         ),
+        "fusion_minus_video_seen": difference(
+            [of_streams["fusion"]], [of_streams["video"]], [GoalKind.SEEN]
+        ),
         "fusion_minus_best_single": difference(
             [of_streams["fusion"]], [best_single(of_streams, _OF_STEP)], _OF_STEP
         ),

@@ -45,8 +45,8 @@ def test_the_whole_of_the_encoder_and_its_resumption(folder: Path) -> None:
             assert 0 < rows[kind]["low"] <= rows[kind]["value"] <= rows[kind]["high"] <= 1
     assert set(summary["heard"]["a bell is ringing"]) == set(found)
     assert set(summary["differences"]) == {
-        "video_minus_frame_clip_seen", "fusion_minus_best_single", "ttm_minus_mean_told",
-        "fusion_minus_gates", "fusion_minus_cross_attention",
+        "video_minus_frame_clip_seen", "fusion_minus_video_seen", "fusion_minus_best_single",
+        "ttm_minus_mean_told", "fusion_minus_gates", "fusion_minus_cross_attention",
     }  # fmt: skip
     assert 0 <= summary["dropout"]["microphone calibrated changed"] <= 1
     for name in ("pure", "steps", "mean_0", "ttm_0"):
@@ -121,6 +121,16 @@ def test_the_whole_of_the_agents(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     kept = (run_dir / "told_backbone_0.npz").stat().st_mtime_ns
     playroom_sound.main(options)
     assert (run_dir / "told_backbone_0.npz").stat().st_mtime_ns == kept
+
+
+def test_in_context_seeds_are_resampled_whole_and_rooms_goal_by_goal() -> None:
+    of_seeds = np.broadcast_to(np.array([5.0, 6.0, 8.0])[:, None, None], (3, 48, 5))
+    found = playroom_sound_in_context.interval(of_seeds)
+    assert found["value"] == pytest.approx(19 / 3)
+    assert (found["low"], found["high"]) == (5.0, 8.0)  # as if nothing but a seed were drawn
+    of_goals = np.tile([1.0, 2.0, 3.0, 4.0], 12)[None, :, None]
+    of_goals = np.repeat(of_goals, 2, axis=0)
+    assert playroom_sound_in_context.interval(of_goals) == {"value": 2.5, "low": 2.5, "high": 2.5}
 
 
 def test_shares_are_of_what_the_truth_teaches() -> None:
