@@ -7,13 +7,16 @@ do not change the speed. A step is a frame of 96×96 pixels and 0.1 s of sound, 
 steps a second for each environment.
 """
 
+import gc
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import tyro
 from timing import rate, row, show
+from torch import Tensor
+from torch.nn import Parameter
 
 from vlmreward.backbone import (
     MultimodalBackbone,
@@ -57,28 +60,56 @@ def main(num_envs: int = 64, num_threads: int = 2, as_json: bool = False) -> Non
         )  # fmt: skip
         early, late = early_and_late(encoder, {key: value[:1] for key, value in obs.items()})
         name, baseline = f"{memory} memory, step {LATE:,}", f"step {EARLY}"
-        rows.append(row(name, "ms/step", late, baseline, early))
+        rows.append(row(name, "ms/step", late.milliseconds, baseline, early.milliseconds))
+        rows.append(row(name, "MB of tensors", late.megabytes, baseline, early.megabytes))
     show(rows, as_json=as_json)
 
 
-def early_and_late(encoder: MultimodalEncoder, obs: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Return the median milliseconds of a step of two episodes, one early and one late in its own.
+@dataclass(frozen=True)
+class Cost:
+    """What an episode costs at one of its steps.
 
-    They take turns, so that whatever else the machine is doing disturbs them alike.
+    Attributes:
+        milliseconds: Of the step, the median of several.
+        megabytes: Of all tensors of the process.
+    """
+
+    milliseconds: float
+    megabytes: float
+
+
+def early_and_late(encoder: MultimodalEncoder, obs: dict[str, np.ndarray]) -> tuple[Cost, Cost]:
+    """Return the costs of two episodes, one early and one late in its own.
+
+    They take turns in being timed, so that whatever else the machine is doing disturbs them alike.
     """
     features, first = encoder.encode_step(obs), np.array([0])
-    episodes = []
-    for steps in (EARLY, LATE):
-        episodes.append(encoder.new_memory(1))
-        for _ in range(steps):
-            episodes[-1].push(first, features)
+    episodes = [encoder.new_memory(1), encoder.new_memory(1)]
+    megabytes = []
+    for before, steps in ((0, EARLY), (EARLY, LATE)):
+        for step in range(before, steps):
+            episodes[1].push(first, features)
+            if step < EARLY:
+                episodes[0].push(first, features)
+        megabytes.append(tensor_megabytes())
     milliseconds: list[list[float]] = [[], []]
     for _ in range(TIMED):
         for episode, times in zip(episodes, milliseconds, strict=True):
             began = time.perf_counter()
             episode.push(first, features)
             times.append(1000 * (time.perf_counter() - began))
-    return float(np.median(milliseconds[0])), float(np.median(milliseconds[1]))
+    early, late = (
+        Cost(float(np.median(times)), held)
+        for times, held in zip(milliseconds, megabytes, strict=True)
+    )
+    return early, late
+
+
+def tensor_megabytes() -> float:
+    """Return what all tensors of the process take up together."""
+    gc.collect()
+    tensors = (found for found in gc.get_objects() if type(found) in (Tensor, Parameter))
+    return sum(tensor.nbytes for tensor in tensors) / 1e6
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def test_every_stream_has_a_head(stream) -> None:
     encoder = load_backbone("playroom_sound", stream=stream, device="cpu")
     assert encoder.calibrated_head is not None
     assert "command" in encoder.training
+    assert encoder.training["streams"]["started_from"] == "playroom"
 
 
 @pytest.mark.parametrize("stream", ["audio", "present"])
