@@ -1,6 +1,7 @@
 """How right embeddings of the Playroom with sound are, goal by goal, and what is better than what.
 
-Axis letters: ``E`` episodes, ``T`` their length, ``G`` sentences, ``D`` width, ``S`` seeds.
+Axis letters: ``E`` episodes, ``T`` their length, ``G`` sentences, ``D`` width, ``S`` seeds,
+``K`` some of the sentences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,13 +48,20 @@ def goal_precision(
 def mean_by_kind(precision: Precision, name: str) -> dict[str, float]:
     """Return means over the goals of each kind, ``ap_<kind>_<name>``, held-out ones apart."""
     means = {}
-    for kind, goals in GOALS_OF_KIND.items():
-        known = goals[~np.isnan(precision[goals])]
-        groups = {"": known[~IS_HELD_OUT[known]], "_held_out": known[IS_HELD_OUT[known]]}
-        for suffix, of in groups.items():
-            if len(of):
-                means[f"ap_{kind.name.lower()}_{name}{suffix}"] = float(precision[of].mean())
+    for kind in GoalKind:
+        for suffix, goals in _known_goals(kind, precision[None]).items():
+            means[f"ap_{kind.name.lower()}_{name}{suffix}"] = float(precision[goals].mean())
     return means
+
+
+def _known_goals(
+    kind: GoalKind, values: Float[np.ndarray, "S G"]
+) -> dict[str, Int64[np.ndarray, " K"]]:
+    """Return goals of a kind that every seed has, by what to add to their name; none empty."""
+    goals = GOALS_OF_KIND[kind]
+    known = goals[~np.isnan(values[:, goals]).any(axis=0)]
+    groups = {"": known[~IS_HELD_OUT[known]], "_held_out": known[IS_HELD_OUT[known]]}
+    return {suffix: of for suffix, of in groups.items() if len(of)}
 
 
 def table(found: Mapping[str, Sequence[Precision]]) -> dict[str, dict[str, Any]]:
@@ -66,12 +74,9 @@ def table(found: Mapping[str, Sequence[Precision]]) -> dict[str, dict[str, Any]]
     for name, of_seeds in found.items():
         values = np.stack(of_seeds)
         rows[name] = {}
-        for kind, goals in GOALS_OF_KIND.items():
-            known = goals[~np.isnan(values[:, goals]).any(axis=0)]
-            groups = {"": known[~IS_HELD_OUT[known]], "_held_out": known[IS_HELD_OUT[known]]}
-            for suffix, of in groups.items():
-                if len(of):
-                    rows[name][f"{kind.name.lower()}{suffix}"] = interval(values[:, of])
+        for kind in GoalKind:
+            for suffix, goals in _known_goals(kind, values).items():
+                rows[name][f"{kind.name.lower()}{suffix}"] = interval(values[:, goals])
     return rows
 
 

@@ -65,10 +65,10 @@ ROOM_CONFIG = PlayroomSoundConfig(
 _SETS_APART = 1_000_000
 _LAST_EPISODES = 5
 _RESAMPLES = 2000
-_SOURCE = TabularQLearningConfig(num_episodes=100, exploration_episodes=60)
+_SOURCE = TabularQLearningConfig(num_episodes=30, exploration_episodes=15)
 _FEW = TabularQLearningConfig(num_episodes=12, exploration_episodes=6)
 PRESETS = {
-    "full": HiddenGoalPreset(192, 48, _SOURCE, 1500, 30, 24),
+    "full": HiddenGoalPreset(384, 48, _SOURCE, 1500, 30, 24),
     "debug": HiddenGoalPreset(4, 4, _FEW, 4, 6, 4),
 }
 

@@ -63,7 +63,7 @@ class SoundEncoderOptions:
         preset: ``debug`` runs through everything in little time.
         seed: Of the streams' weights and batches.
         num_threads: Of torch, for the streams; another number gives other rounding, so other
-            bytes. A memory has one.
+            bytes. A memory that is trained in a process of its own has one.
         num_workers: Processes that draw batches ahead.
         workers: Memories trained at a time; with 0, they are trained one by one in this process.
         device: Where to train.

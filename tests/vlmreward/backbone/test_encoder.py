@@ -142,13 +142,23 @@ def test_a_reward_stream_pays_for_episodes_and_a_sensor_may_drop_out():
         score = reward_model.score_embeddings(expected, row).score
         assert paid.score[row] == pytest.approx(float(score), abs=1e-5)
     assert paid.stream == ("episode", "episode")
+    by_hand = encoder.new_memory(1)
+    for step in range(NUM_STEPS):
+        by_hand.push(np.array([0]), encoder.encode_step(at(episodes, slice(1, 2), step)))
+    unheard = encoder.encode_step({"pixels": episodes["pixels"][1:, 0]})
+    expected = by_hand.push(np.array([0]), unheard)
     deaf = stream.step(
         {"pixels": episodes["pixels"][:, 0]},
         truncated=[True, False],
         started=[0],
         first_obs=at(episodes, slice(0, 1), 0),
     )
-    assert np.isfinite(deaf.reward).all()
+    score = reward_model.score_embeddings(expected, 1).score
+    assert deaf.score[1] == pytest.approx(float(score), abs=1e-5)
+    began = stream.step(at(episodes, slice(None), 1))
+    again = offline(encoder, at(episodes, 0, slice(0, 2)))["episode"][1:]
+    score = reward_model.score_embeddings(again, 0).score
+    assert began.score[0] == pytest.approx(float(score), abs=1e-5)
 
 
 def test_whichever_sensor_is_there_is_scored_and_named():
