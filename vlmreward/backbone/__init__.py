@@ -22,6 +22,7 @@ from vlmreward.backbone.latents import (
     CausalLatentModel,
     LatentConfig,
     Latents,
+    LatentState,
     cut_chunks,
     latent_loss,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "ConvTokensConfig",
     "GatedCrossAttention",
     "LatentConfig",
+    "LatentState",
     "Latents",
     "LogMelConfig",
     "MaskedTokens",

@@ -1,9 +1,9 @@
 r"""A causal model over chunks (the autoregressive part of Mirasol3B, Piergiovanni et al. 2023).
 
 A combiner makes :math:`m` features :math:`x_t` of each chunk. Block-causal attention makes latents
-of them, :math:`h_t = f(x_1, \dots, x_t)`: all :math:`m` of a chunk see each other and every chunk
-before, never one after. Two linear heads say from :math:`h_t` what the chunk was and what the next
-one will be; neither target has a gradient:
+of them, :math:`h_t = f(x_1, \dots, x_t)`: all :math:`m` of a chunk see each other and the chunks
+before, as far back as the context reaches, never one after. Two linear heads say from :math:`h_t`
+what the chunk was and what the next one will be; neither target has a gradient:
 
 .. math::
     L_\mathrm{present} = \lVert W_0 h_t - \mathrm{sg}(x_t) \rVert^2 / mD, \quad
@@ -11,8 +11,11 @@ one will be; neither target has a gradient:
 
 Features that are all the same are easy to predict: a loss of their own has to keep them apart.
 
+Chunks are told their place in the episode by sines and cosines (`sinusoidal_stamps`), so that an
+episode may be of any length; features should be of the size of those, as after a LayerNorm.
+
 Axis letters: ``B`` batch, ``S`` steps, ``T`` chunks, ``C`` steps of a chunk, ``M`` tokens of a
-chunk, ``D`` width, ``X`` whatever there is of a step.
+chunk, ``P`` tokens that are kept, ``D`` width, ``X`` whatever there is of a step.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlmreward.backbone.combiner import sinusoidal_stamps
 from vlmreward.backbone.layers import Block, learned, linear
+from vlmreward.backbone.state import StateError, check_is_first, check_state_shape
 
 
 @dataclass(frozen=True)
@@ -34,18 +39,18 @@ class LatentConfig:
     Attributes:
         embed_dim: Width of a token.
         tokens_per_chunk: Features and latents of a chunk.
-        max_chunks: Most chunks the model can look at together.
+        context_chunks: Chunks that a layer looks at together, the present one and those before it.
         num_layers: Transformer blocks.
         num_heads: Attention heads; they divide ``embed_dim``.
         mlp_dim: Width of the hidden layer of each block's MLP.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: If a size is below 1, or the width is odd.
     """
 
     embed_dim: int = 128
     tokens_per_chunk: int = 8
-    max_chunks: int = 32
+    context_chunks: int = 32
     num_layers: int = 4
     num_heads: int = 4
     mlp_dim: int = 512
@@ -54,6 +59,8 @@ class LatentConfig:
         for name, size in vars(self).items():
             if size < 1:
                 raise ValueError(f"got {name}={size}, expected at least 1")
+        if self.embed_dim % 2:
+            raise ValueError(f"got embed_dim={self.embed_dim}, expected an even number")
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,24 @@ class Latents:
     next: Float[Tensor, "B T M D"]
 
 
+@dataclass(frozen=True)
+class LatentState:
+    """What the model keeps of the chunks before.
+
+    Attributes:
+        kept: What each block was handed for the chunks of the context, but for one.
+        num_chunks: Chunks of the episode so far.
+    """
+
+    kept: tuple[Float[Tensor, "B P D"], ...]
+    num_chunks: Int64[Tensor, " B"]
+
+
 class CausalLatentModel(nn.Module):
     """A transformer over chunks that looks at no later chunk and at no other episode.
+
+    Called with all chunks at once or fed one `step` after the other, it gives the same; the cost of
+    a step is that of the context, however long the episode.
 
     Args:
         config: Shape of the model.
@@ -83,7 +106,6 @@ class CausalLatentModel(nn.Module):
         super().__init__()
         self.config = config
         width = config.embed_dim
-        self.chunk_positions = learned(config.max_chunks, width, generator=generator)
         self.token_positions = learned(config.tokens_per_chunk, width, generator=generator)
         self.blocks = nn.ModuleList(
             Block(width, config.num_heads, config.mlp_dim, generator)
@@ -101,25 +123,80 @@ class CausalLatentModel(nn.Module):
             is_first: Chunks that start an episode; the first of a row does so in any case.
 
         Raises:
-            ValueError: If there are more chunks than the context holds, or another number of
-                tokens in a chunk.
+            ValueError: If there is another number of tokens in a chunk.
         """
-        num_chunks, num_tokens = features.shape[1:3]
-        if num_chunks > self.config.max_chunks or num_tokens != self.config.tokens_per_chunk:
-            raise ValueError(
-                f"got {num_chunks} chunks of {num_tokens} tokens, expected at most "
-                f"max_chunks={self.config.max_chunks} of "
-                f"tokens_per_chunk={self.config.tokens_per_chunk}: drop the oldest chunks"
-            )
+        self._check_tokens(features.shape[2])
         starts = episode_starts(is_first)
-        places = torch.arange(num_chunks, device=features.device) - starts
-        positions = self.chunk_positions[places][:, :, None] + self.token_positions
-        mask = block_causal_mask(starts, num_tokens)
-        hidden = (features + positions).flatten(1, 2)
+        places = torch.arange(features.shape[1], device=features.device) - starts
+        stamps = sinusoidal_stamps(places.flatten(), self.config.embed_dim).view(*places.shape, -1)
+        hidden = (features + stamps[:, :, None] + self.token_positions).flatten(1, 2)
+        mask = block_causal_mask(starts, features.shape[2], self.config.context_chunks)
         for block in self.blocks:
             hidden = block(hidden, mask)
-        latents = self.final_norm(hidden).unflatten(1, (num_chunks, num_tokens))
+        return self._predict(hidden.view_as(features))
+
+    def initial_state(self, batch_size: int) -> LatentState:
+        """What is known before an episode's first chunk."""
+        num_kept = (self.config.context_chunks - 1) * self.config.tokens_per_chunk
+        kept = self.token_positions.new_zeros(batch_size, num_kept, self.config.embed_dim)
+        num_chunks = torch.zeros(batch_size, dtype=torch.long, device=kept.device)
+        return LatentState((kept,) * self.config.num_layers, num_chunks)
+
+    def step(
+        self, features: Float[Tensor, "B M D"], is_first: Tensor, state: LatentState | None
+    ) -> tuple[Latents, LatentState]:
+        """Take in one chunk of every row.
+
+        Args:
+            features: The chunk's.
+            is_first: Rows of which this chunk starts an episode, bool `[B]`; what was kept of them
+                is forgotten.
+            state: What the step before returned; `initial_state` if None.
+
+        Returns:
+            Latents of this one chunk, and the state for the next step.
+
+        Raises:
+            StateError: If the state is of another model or batch, or flags are not one a row.
+            ValueError: If there is another number of tokens in the chunk.
+        """
+        num_rows, num_tokens = features.shape[:2]
+        self._check_tokens(num_tokens)
+        check_is_first(is_first, num_rows)
+        expected = self.initial_state(num_rows)
+        state = state or expected
+        if len(state.kept) != len(expected.kept):
+            raise StateError(
+                f"got a state of {len(state.kept)} layers, expected {len(expected.kept)}: it is of "
+                "another model"
+            )
+        for own, given in zip(expected.kept, state.kept, strict=True):
+            check_state_shape("a state", given, tuple(own.shape))
+        num_chunks = state.num_chunks.masked_fill(is_first, 0)
+        ages = torch.arange(self.config.context_chunks - 1, 0, -1, device=features.device)
+        is_kept = (ages <= num_chunks[:, None]).repeat_interleave(num_tokens, dim=1)
+        mask = torch.cat([is_kept, is_kept.new_ones(num_rows, num_tokens)], dim=1)
+        mask = mask[:, None].expand(-1, num_tokens, -1)
+        stamps = sinusoidal_stamps(num_chunks, self.config.embed_dim)
+        hidden = features + stamps[:, None] + self.token_positions
+        kept = []
+        for block, before in zip(self.blocks, state.kept, strict=True):
+            # NaN of an episode that is over would not stay where it is masked.
+            past = torch.where(is_kept[..., None], before, 0.0)
+            kept.append(torch.cat([past, hidden], dim=1)[:, num_tokens:])
+            hidden = block(hidden, mask, past=past)
+        return self._predict(hidden[:, None]), LatentState(tuple(kept), num_chunks + 1)
+
+    def _predict(self, hidden: Float[Tensor, "B T M D"]) -> Latents:
+        latents = self.final_norm(hidden)
         return Latents(latents, self.present_head(latents), self.next_head(latents))
+
+    def _check_tokens(self, num_tokens: int) -> None:
+        if num_tokens != self.config.tokens_per_chunk:
+            raise ValueError(
+                f"got chunks of {num_tokens} tokens, expected "
+                f"tokens_per_chunk={self.config.tokens_per_chunk}"
+            )
 
 
 def cut_chunks(steps: Shaped[Tensor, "B S *X"], chunk_length: int) -> Shaped[Tensor, "B T C *X"]:
@@ -158,16 +235,20 @@ def episode_starts(is_first: Bool[Tensor, "B T"]) -> Int64[Tensor, "B T"]:
     return (places * is_first).cummax(dim=1).values
 
 
-def block_causal_mask(starts: Int64[Tensor, "B T"], num_tokens: int) -> Bool[Tensor, "B K K"]:
+def block_causal_mask(
+    starts: Int64[Tensor, "B T"], num_tokens: int, context_chunks: int
+) -> Bool[Tensor, "B K K"]:
     """Return which token may look at which: at those of its own episode up to its own chunk.
 
     Args:
         starts: Of `episode_starts`.
         num_tokens: Tokens of a chunk; ``K`` is all of them.
+        context_chunks: Chunks that are looked at together.
     """
     places = torch.arange(starts.shape[1], device=starts.device)
+    ages = places[:, None] - places
     of_episode = places >= starts[:, :, None]
-    mask = of_episode & (places <= places[:, None])
+    mask = of_episode & (ages >= 0) & (ages < context_chunks)
     return mask.repeat_interleave(num_tokens, dim=1).repeat_interleave(num_tokens, dim=2)
 
 

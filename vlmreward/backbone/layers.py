@@ -13,7 +13,8 @@ block with the norm before each part:
 A query that may read nothing gets exactly 0. Nothing here normalises over the batch or over tokens,
 so that a mask is all there is to say about what reads what.
 
-Axis letters: ``B`` batch, ``Q`` queries, ``K`` tokens, ``H`` heads, ``D`` width.
+Axis letters: ``B`` batch, ``Q`` queries, ``K`` tokens, ``P`` tokens of before, ``H`` heads, ``D``
+width.
 """
 
 from __future__ import annotations
@@ -175,20 +176,25 @@ class Block(nn.Module):
 
     def forward(
         self,
-        hidden: Float[Tensor, "B K D"],
+        hidden: Float[Tensor, "B Q D"],
         mask: Mask | None = None,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "B K D"]:
+        *,
+        past: Float[Tensor, "B P D"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
         """Mix the tokens as the mask allows, then change each by itself.
 
         Args:
             hidden: Tokens.
-            mask: `[K, K]` or `[B, K, K]`; None: every token reads every other.
+            mask: `[Q, K]` or `[B, Q, K]`, the tokens of the past first; None: every token reads
+                every other, and the past.
             generator: Draws what is dropped; without it, and in eval mode, nothing is.
+            past: What this block was handed before, which the tokens read as well.
         """
         draws = generator if self.training else None
         read = self.attention_norm(hidden)
-        hidden = hidden + dropped(self.attention(read, read, mask), self.dropout, draws)
+        context = read if past is None else torch.cat([self.attention_norm(past), read], dim=1)
+        hidden = hidden + dropped(self.attention(read, context, mask), self.dropout, draws)
         return hidden + dropped(self.mlp(self.mlp_norm(hidden)), self.dropout, draws)
 
 

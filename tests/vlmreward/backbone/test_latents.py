@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vlmreward.backbone import latents
 from vlmreward.backbone.latents import (
@@ -23,9 +24,10 @@ from vlmreward.backbone.properties import (
     check_parameter_count,
     check_streaming,
 )
+from vlmreward.backbone.state import StateError
 
 CONFIG = LatentConfig(
-    embed_dim=8, tokens_per_chunk=3, max_chunks=6, num_layers=2, num_heads=2, mlp_dim=16
+    embed_dim=8, tokens_per_chunk=3, context_chunks=6, num_layers=2, num_heads=2, mlp_dim=16
 )
 
 
@@ -70,13 +72,9 @@ def independence(model, features, is_first):
 
 
 def streaming(model, features, is_first):
-    """All chunks together against the chunks so far, of which the last one counts."""
-
     def step(chunk, first, state):
-        chunks, firsts = state or ([], [])
-        chunks, firsts = [*chunks, chunk], [*firsts, first]
-        so_far = model(torch.stack(chunks, dim=1), torch.stack(firsts, dim=1))
-        return everything(so_far)[:, -1], (chunks, firsts)
+        made, state = model.step(chunk, first, state)
+        return everything(made)[:, 0], state
 
     check_streaming(
         lambda inputs, first: everything(model(inputs, first)),
@@ -128,18 +126,18 @@ def test_holds_the_properties(model, features, is_first):
     check_eval_determinism(model, features, is_first)
     check_chunk_sees_itself_and_the_past(model, features, is_first)
     check_episodes_alone(model, features)
-    check_distinct_positions(model.chunk_positions)
     check_distinct_positions(model.token_positions)
 
 
-def test_mask_equals_its_definition(is_first):
-    mask = block_causal_mask(episode_starts(is_first), num_tokens=3)
+@pytest.mark.parametrize("context_chunks", [1, 2, 6])
+def test_mask_equals_its_definition(is_first, context_chunks):
+    mask = block_causal_mask(episode_starts(is_first), 3, context_chunks)
     assert mask.shape == (3, 18, 18)
     for row in range(3):
         for query in range(18):
             for key in range(18):
                 later, earlier = query // 3, key // 3
-                is_past = earlier <= later
+                is_past = later - context_chunks < earlier <= later
                 is_same_episode = not is_first[row, earlier + 1 : later + 1].any()
                 assert mask[row, query, key] == (is_past and is_same_episode)
 
@@ -153,13 +151,75 @@ def test_episodes_start_where_they_are_said_to(is_first):
     assert episode_starts(torch.zeros(1, 3, dtype=torch.bool)).tolist() == [[0, 0, 0]]
 
 
-def test_any_number_of_chunks_up_to_the_context(model, features, is_first):
+def test_any_number_of_chunks(model):
     count = sum(parameter.numel() for parameter in model.parameters())
-    for num_chunks in range(1, 7):
-        outputs = model(features[:, :num_chunks], is_first[:, :num_chunks])
+    for num_chunks in (1, 6, 7, 20):  # the context is six
+        features = torch.randn(3, num_chunks, 3, 8, generator=seeded(4))
+        outputs = model(features, torch.zeros(3, num_chunks, dtype=torch.bool))
         for made in (outputs.latents, outputs.present, outputs.next):
             assert made.shape == (3, num_chunks, 3, 8)
     check_parameter_count(model, count)
+
+
+@pytest.mark.parametrize("context_chunks", [1, 2, 4])
+def test_streaming_goes_on_beyond_the_context(context_chunks):
+    model = CausalLatentModel(replace(CONFIG, context_chunks=context_chunks), seeded())
+    features = torch.randn(2, 13, 3, 8, generator=seeded(5))
+    is_first = torch.zeros(2, 13, dtype=torch.bool)
+    is_first[0, 9] = is_first[1, 2] = True
+    streaming(model, features, is_first)
+    causality(model, features, is_first)
+    one_layer = CausalLatentModel(
+        replace(CONFIG, context_chunks=context_chunks, num_layers=1), seeded()
+    )
+    moved = features.clone()
+    moved[1, 12 - context_chunks] += 1.0  # just out of sight of the last chunk
+    before, after = (one_layer(inputs, is_first).latents[1, 12] for inputs in (features, moved))
+    assert torch.equal(before, after)
+
+
+def test_cost_of_a_step_does_not_grow(model):
+    state, none, costs = None, torch.zeros(3, dtype=torch.bool), set()
+    for _ in range(9):
+        with FlopCounterMode(display=False) as counter:
+            _, state = model.step(torch.randn(3, 3, 8, generator=seeded(6)), none, state)
+        costs.add((counter.get_total_flops(), *(kept.shape for kept in state.kept)))
+    assert len(costs) == 1
+
+
+def test_a_broken_episode_does_not_outlive_its_end(model, features):
+    first, none = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
+    _, state = model.step(features[:, 0] * torch.nan, none, None)
+    made, state = model.step(features[:, 1], first, state)
+    made, _ = model.step(features[:, 2], none, state)
+    assert everything(made).isfinite().all()
+
+
+class NeverForgets(CausalLatentModel):
+    """Its steps of a new episode still look at the one before."""
+
+    def step(self, features, is_first, state):
+        return super().step(features, torch.zeros_like(is_first), state)
+
+
+def test_steps_that_forget_to_forget_are_caught(features, is_first):
+    with pytest.raises(PropertyError):
+        streaming(NeverForgets(CONFIG, seeded()), features, is_first)
+
+
+def test_a_state_of_another_model_or_batch_is_refused(model, features):
+    none = torch.zeros(3, dtype=torch.bool)
+    other = CausalLatentModel(replace(CONFIG, context_chunks=2), seeded())
+    deeper = CausalLatentModel(replace(CONFIG, num_layers=3), seeded())
+    for state, message in [
+        (model.initial_state(1), "of another batch"),
+        (other.initial_state(3), "of another model"),
+        (deeper.initial_state(3), "3 layers, expected 2"),
+    ]:
+        with pytest.raises(StateError, match=message):
+            model.step(features[:, 0], none, state)
+    with pytest.raises(StateError, match="one flag for each row"):
+        model.step(features[:, 0], none[:1], None)
 
 
 def test_losses_equal_their_definition(model, features, is_first):
@@ -204,8 +264,8 @@ def test_targets_have_no_gradient(model, features, is_first):
 
 def test_bugs_in_the_mask_are_caught(model, features, is_first, monkeypatch):
     def of_masks(change):
-        def masked(starts, num_tokens):
-            return change(block_causal_mask(starts, num_tokens))
+        def masked(starts, num_tokens, context_chunks):
+            return change(block_causal_mask(starts, num_tokens, context_chunks))
 
         monkeypatch.setattr(latents, "block_causal_mask", masked)
 
@@ -227,7 +287,7 @@ def test_episodes_that_are_not_parted_are_caught(model, features, is_first, monk
     monkeypatch.setattr(latents, "episode_starts", lambda is_first: 0 * is_first.long())
     with pytest.raises(AssertionError):
         check_episodes_alone(model, features)
-    with pytest.raises(PropertyError, match="before its reset"):
+    with pytest.raises(PropertyError, match="step by step"):
         streaming(model, features, is_first)
 
 
@@ -248,7 +308,7 @@ def test_learns_what_comes_next():
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     generator, none = seeded(7), torch.zeros(16, 4, dtype=torch.bool)
     losses = []
-    for _ in range(120):
+    for _ in range(160):
         first = torch.randn(16, 3, 8, generator=generator)
         features = torch.stack([first.roll(chunk, dims=-1) for chunk in range(4)], dim=1)
         loss = latent_loss(model(features, none), features, none)
@@ -268,12 +328,14 @@ def test_same_seed_same_weights_and_no_global_draw(features, is_first):
 
 
 def test_wrong_sizes_raise(model, features, is_first):
-    with pytest.raises(ValueError, match="got 7 chunks of 3 tokens"):
-        model(features[:, [0, *range(6)]], is_first[:, [0, *range(6)]])
-    with pytest.raises(ValueError, match="got 6 chunks of 2 tokens"):
+    with pytest.raises(ValueError, match="got chunks of 2 tokens"):
         model(features[:, :, :2], is_first)
-    with pytest.raises(ValueError, match="max_chunks=0"):
-        LatentConfig(max_chunks=0)
+    with pytest.raises(ValueError, match="got chunks of 2 tokens"):
+        model.step(features[:, 0, :2], is_first[:, 0], None)
+    with pytest.raises(ValueError, match="context_chunks=0"):
+        LatentConfig(context_chunks=0)
+    with pytest.raises(ValueError, match="embed_dim=9, expected an even number"):
+        LatentConfig(embed_dim=9)
     with pytest.raises(ValueError, match="num_heads=3"):
         CausalLatentModel(LatentConfig(num_heads=3), seeded())
 
