@@ -137,8 +137,7 @@ class CausalLatentModel(nn.Module):
 
     def initial_state(self, batch_size: int) -> LatentState:
         """What is known before an episode's first chunk."""
-        num_kept = (self.config.context_chunks - 1) * self.config.tokens_per_chunk
-        kept = self.token_positions.new_zeros(batch_size, num_kept, self.config.embed_dim)
+        kept = self.token_positions.new_zeros(self._shape_kept(batch_size))
         num_chunks = torch.zeros(batch_size, dtype=torch.long, device=kept.device)
         return LatentState((kept,) * self.config.num_layers, num_chunks)
 
@@ -163,15 +162,8 @@ class CausalLatentModel(nn.Module):
         num_rows, num_tokens = features.shape[:2]
         self._check_tokens(num_tokens)
         check_is_first(is_first, num_rows)
-        expected = self.initial_state(num_rows)
-        state = state or expected
-        if len(state.kept) != len(expected.kept):
-            raise StateError(
-                f"got a state of {len(state.kept)} layers, expected {len(expected.kept)}: it is of "
-                "another model"
-            )
-        for own, given in zip(expected.kept, state.kept, strict=True):
-            check_state_shape("a state", given, tuple(own.shape))
+        state = self.initial_state(num_rows) if state is None else state
+        self._check_state(state, num_rows)
         num_chunks = state.num_chunks.masked_fill(is_first, 0)
         ages = torch.arange(self.config.context_chunks - 1, 0, -1, device=features.device)
         is_kept = (ages <= num_chunks[:, None]).repeat_interleave(num_tokens, dim=1)
@@ -190,6 +182,19 @@ class CausalLatentModel(nn.Module):
     def _predict(self, hidden: Float[Tensor, "B T M D"]) -> Latents:
         latents = self.final_norm(hidden)
         return Latents(latents, self.present_head(latents), self.next_head(latents))
+
+    def _shape_kept(self, batch_size: int) -> tuple[int, int, int]:
+        num_kept = (self.config.context_chunks - 1) * self.config.tokens_per_chunk
+        return batch_size, num_kept, self.config.embed_dim
+
+    def _check_state(self, state: LatentState, batch_size: int) -> None:
+        if len(state.kept) != self.config.num_layers:
+            raise StateError(
+                f"got a state of {len(state.kept)} layers, expected {self.config.num_layers}: it "
+                "is of another model"
+            )
+        for kept in state.kept:
+            check_state_shape("a state", kept, self._shape_kept(batch_size))
 
     def _check_tokens(self, num_tokens: int) -> None:
         if num_tokens != self.config.tokens_per_chunk:
